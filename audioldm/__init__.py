@@ -1,0 +1,37 @@
+"""Text, an image or another sound → sound.
+
+Public names are resolved on first use (PEP 562), so that ``import audioldm`` and ``audioldm -h`` cost
+milliseconds and import neither torch nor numpy.
+"""
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {  # public name -> module that defines it
+    "InputError": "errors",
+    "GenerateOptions": "options",
+    "LatentDiffusion": "latent_diffusion",
+    "build_model": "pipeline",
+    "text_to_audio": "pipeline",
+    "image_to_audio": "pipeline",
+    "save_wave": "output",
+    "get_time": "output",
+    "seed_everything": "utils",
+    "get_duration": "utils",
+    "round_up_duration": "utils",
+}
+__all__ = ["__version__", *_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    globals()[name] = value  # asked once
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

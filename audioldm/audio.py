@@ -1,0 +1,110 @@
+"""Waveforms and the log-mel spectrogram that VAE and vocoder speak: read, analyse, write.
+
+The front end is AudioLDM's: 16 kHz, 10 ms hop, 64 Slaney mel bands of STFT *magnitude* (not power), natural
+logarithm. Numbers as measured on audioldm 0.1.1; checked against its output in ``tests/test_audio.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+SAMPLE_RATE = 16_000  # Hz
+N_FFT = 1024  # samples, also the Hann window's length: 64 ms
+HOP_LENGTH = 160  # samples: 10 ms
+FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
+N_MELS = 64
+F_MIN, F_MAX = 0.0, 8_000.0  # Hz
+LOG_FLOOR = 1e-5  # magnitudes below are raised to it before the logarithm, so log-mel >= -11.51
+
+
+def mel_filters(n_mels: int = N_MELS, f_min: float = F_MIN, f_max: float = F_MAX) -> Tensor:
+    """Slaney's triangular mel filters, each of unit area in Hz: (n_mels, N_FFT // 2 + 1), float32.
+
+    The scale is linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels a factor 6.4), as in
+    Slaney, Auditory Toolbox (1998).
+    """
+    linear_step, corner, log_step = 200.0 / 3.0, 1_000.0, np.log(6.4) / 27.0
+
+    def to_mel(hz: float) -> float:
+        return hz / linear_step if hz < corner else corner / linear_step + np.log(hz / corner) / log_step
+
+    mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
+    corner_mel = corner / linear_step
+    edges = np.where(mels < corner_mel, mels * linear_step, corner * np.exp(log_step * (mels - corner_mel)))
+    bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
+    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
+    triangles = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
+    return torch.from_numpy(triangles.astype(np.float32))
+
+
+_filters = lru_cache(maxsize=1)(mel_filters)
+_window = lru_cache(maxsize=1)(lambda: torch.hann_window(N_FFT))
+
+
+def log_mel(wave: Tensor) -> Tensor:
+    """Log-mel spectrogram of (B, N) float32 waves in [-1, 1] at 16 kHz: (B, 1, 1 + N // 160, 64), >= -11.51.
+
+    Time before frequency, as the latents are laid out. Frames are centred, the ends reflected; N > 512.
+    """
+    spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, window=_window().to(wave), return_complex=True)
+    mel = _filters().to(wave) @ spectrum.abs()
+    return mel.clamp(min=LOG_FLOOR).log().transpose(1, 2).unsqueeze(1)
+
+
+def read_wave(path: str | Path, seconds: float | None = None) -> np.ndarray:
+    """Any file that libsndfile reads -> float32 (N,) in [-1, 1], 16 kHz mono (channels averaged).
+
+    ``seconds`` cuts what is longer. Raises InputError if the file is missing, empty or not audio.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise InputError(f"no such audio file: {path}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            frames = -1 if seconds is None else round(seconds * file.samplerate)
+            wave, rate = file.read(frames, dtype="float32", always_2d=True), file.samplerate
+    except (soundfile.LibsndfileError, RuntimeError) as error:
+        raise InputError(f"{path} is not an audio file that can be read: {error}") from None
+    if not len(wave):
+        raise InputError(f"{path} holds no sound: it is empty")
+    if not np.isfinite(wave).all():
+        raise InputError(f"{path} holds samples that are not numbers")
+    return resample(wave.mean(axis=1), rate, SAMPLE_RATE)
+
+
+def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
+    """Float32 (N,) at ``rate`` Hz -> float32 at ``new_rate`` Hz, band-limited."""
+    return wave if rate == new_rate else soxr.resample(wave, rate, new_rate).astype(np.float32)
+
+
+def write_wave(path: str | Path, wave: np.ndarray) -> None:
+    """Write float32 (N,) in [-1, 1] as 16-bit PCM WAV at 16 kHz, whole or not at all.
+
+    Values beyond the range are clipped (never wrapped). Raises InputError if the folder cannot be written
+    and FileExistsError if ``path`` exists: no result is ever overwritten.
+    """
+    path = Path(path)
+    pcm = (np.clip(wave, -1.0, 1.0) * 32767).round().astype(np.int16)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".part", dir=path.parent)
+    except OSError as error:
+        raise InputError(f"cannot write in the folder {path.parent}: {error.strerror}") from None
+    try:
+        with os.fdopen(handle, "wb") as file:
+            soundfile.write(file, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
+        os.chmod(temporary, 0o644)
+        os.link(temporary, path)  # unlike a rename, a link refuses to replace an existing file
+    finally:
+        os.unlink(temporary)

@@ -1,0 +1,1 @@
+"""Where models are (registry) and how their parts are read (folder)."""

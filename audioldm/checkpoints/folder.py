@@ -1,0 +1,72 @@
+"""Read one part of a model folder into a library's module: quickly, strictly and without a word.
+
+The libraries' ``from_pretrained`` would do, but reads whole files where a run needs one tower of two, first
+initialises at random what it then overwrites, and prints.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..errors import InputError
+
+IGNORED = ("position_ids", "num_batches_tracked")  # buffers that some files carry; inference needs neither
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder. Raises InputError."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise InputError(f"the model's file {path} is missing or damaged") from None
+
+
+def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            chosen = {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}
+    except (OSError, SafetensorError):
+        raise InputError(f"the model's file {path} is missing or damaged") from None
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
+
+
+def load(build: Callable[[], nn.Module], weights: Path, prefixes: Sequence[str] = ("",)) -> nn.Module:
+    """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
+
+    Every tensor must have its place and every place its tensor, but for buffers that mean nothing (IGNORED).
+    Raises InputError if they do not match.
+    """
+    with _NoInitialisation():
+        module = build()
+    state = {n: t for n, t in read_tensors(weights, prefixes).items() if not n.endswith(IGNORED)}
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:  # a tensor of another shape; the last line says which
+        raise InputError(f"{weights} does not fit its config.json: {_last_line(error)}") from None
+    missing = [name for name in missing if not name.endswith(IGNORED)]
+    if missing or unexpected:
+        example = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
+        raise InputError(f"{weights} does not fit its config.json: {example}")
+    return module.eval().requires_grad_(False)
+
+
+def _last_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[-1].strip()
+
+
+class _NoInitialisation(TorchFunctionMode):
+    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights take seconds, in vain."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""Encoders: text, sound and image → unit vectors in CLAP space."""

@@ -1,0 +1,232 @@
+"""Text, sound or image → unit vectors in CLAP space, where the UNet takes its condition from.
+
+Each tower is read when it is first needed, from one file that holds two. Inputs are encoded one by one, not
+as a padded batch: batched matrix products round differently, and the same prompt must give the same bytes in
+any company.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from ..audio import SAMPLE_RATE, resample
+from ..checkpoints.folder import load, read_json, read_tensors
+from ..checkpoints.registry import ModelFolder
+from ..errors import InputError
+from .spaces import clap_fingerprint, clip_fingerprint
+
+OFFSET_POSITIONS = ("clap_text_model", "roberta", "xlm-roberta")  # number positions from pad_token_id + 1 on
+
+
+class CLAPAudioEmbeddingClassifierFreev2:
+    """CLAP's text and audio towers: words or waves -> (B, 512) unit vectors in one space, float32."""
+
+    def __init__(self, folder: ModelFolder, device: str | torch.device = "cpu") -> None:
+        self.path, self.weights = folder.path / "clap", folder.weights("clap")
+        self.device = torch.device(device)
+
+    @cached_property
+    def space(self) -> str:
+        """Fingerprint of the space."""
+        return clap_fingerprint(self.weights)
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """(B, 512). What is longer than the tower's positions (RoBERTa: 512 tokens) is cut."""
+        vectors = [self._text_model(**self._tokenize(text)).text_embeds for text in texts]
+        return F.normalize(torch.cat(vectors), dim=-1)
+
+    @torch.inference_mode()
+    def encode_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
+        """(B, 512) of float32 waves (N,) in [-1, 1] at 16 kHz.
+
+        A wave longer than the tower hears at once (10 s) is heard in windows that cover it evenly, and the
+        windows' vectors are averaged; upstream hears one random window, so that two calls differ.
+        """
+        vectors = []
+        for wave in waves:
+            windows = torch.cat([self._embed_window(window) for window in self._windows(wave)])
+            vectors.append(F.normalize(windows, dim=-1).mean(dim=0, keepdim=True))
+        return F.normalize(torch.cat(vectors), dim=-1)
+
+    def _windows(self, wave: np.ndarray) -> list[np.ndarray]:
+        wave = resample(wave, SAMPLE_RATE, self._features.sampling_rate)
+        length = int(self._features.nb_max_samples)
+        starts = np.linspace(0, max(0, len(wave) - length), math.ceil(len(wave) / length)).round().astype(int)
+        return [wave[start : start + length] for start in starts]
+
+    def _embed_window(self, wave: np.ndarray) -> Tensor:
+        features = self._features(wave, sampling_rate=self._features.sampling_rate, return_tensors="pt")
+        mel = features["input_features"].float().to(self.device)
+        return self._audio_model(mel, is_longer=features["is_longer"].to(self.device)).audio_embeds
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers.models.clap.configuration_clap import ClapConfig
+
+        return ClapConfig.from_dict(read_json(self.path / "config.json"))
+
+    @cached_property
+    def _text_model(self) -> nn.Module:
+        from transformers.models.clap.modeling_clap import ClapTextModelWithProjection
+
+        return load(
+            lambda: ClapTextModelWithProjection(self._config.text_config),
+            self.weights,
+            ("text_model.", "text_projection."),
+        ).to(self.device)
+
+    @cached_property
+    def _audio_model(self) -> nn.Module:
+        from transformers.models.clap.modeling_clap import ClapAudioModelWithProjection
+
+        return load(
+            lambda: ClapAudioModelWithProjection(self._config.audio_config),
+            self.weights,
+            ("audio_model.", "audio_projection."),
+        ).to(self.device)
+
+    @cached_property
+    def _features(self) -> Any:
+        from transformers.models.clap.feature_extraction_clap import ClapFeatureExtractor
+
+        return ClapFeatureExtractor.from_dict(read_json(self.path / "preprocessor_config.json"))
+
+    @cached_property
+    def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
+        return _tokenizer(self.path, self._config.text_config, self.device)
+
+
+class ClipEncoder:
+    """CLIP's image and text towers, of a CLIPModel or any VisionTextDualEncoderModel, as they give their
+    vectors."""
+
+    def __init__(self, folder: ModelFolder, device: str | torch.device = "cpu") -> None:
+        self.path, self.weights = folder.path / "clip", folder.weights("clip")
+        self.device = torch.device(device)
+
+    @cached_property
+    def space(self) -> str:
+        """Fingerprint of the space."""
+        return clip_fingerprint(self.weights)
+
+    @torch.inference_mode()
+    def encode_image(self, images: Sequence[Image.Image]) -> Tensor:
+        """RGB images of any size -> (B, 512), not normalised."""
+        pixels = (preprocess(image, self._preprocessing) for image in images)
+        return torch.cat([self._vision(torch.from_numpy(p)[None].to(self.device)) for p in pixels])
+
+    @torch.inference_mode()
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """(B, 512), not normalised. What is longer than the tower's positions is cut."""
+        return torch.cat([self._text(**self._tokenize(text)) for text in texts])
+
+    @cached_property
+    def _vision(self) -> Callable[..., Tensor]:
+        return self._tower("vision_model", self._config.vision_config, "visual_projection")
+
+    @cached_property
+    def _text(self) -> Callable[..., Tensor]:
+        return self._tower("text_model", self._config.text_config, "text_projection")
+
+    def _tower(self, name: str, config: Any, projection: str) -> Callable[..., Tensor]:
+        from transformers.models.auto.modeling_auto import AutoModel
+
+        tower = load(
+            lambda: nn.ModuleDict({name: AutoModel.from_config(config)}), self.weights, (f"{name}.",)
+        )[name]
+        tower.to(self.device)
+        weight = read_tensors(self.weights, (f"{projection}.weight",))[f"{projection}.weight"].to(self.device)
+        return lambda *args, **inputs: F.linear(tower(*args, **inputs).pooler_output, weight)
+
+    @cached_property
+    def _config(self) -> Any:
+        from transformers.models.auto.configuration_auto import AutoConfig
+
+        config = read_json(self.path / "config.json")
+        return AutoConfig.for_model(config.pop("model_type"), **config)
+
+    @cached_property
+    def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
+        return _tokenizer(self.path, self._config.text_config, self.device)
+
+    @cached_property
+    def _preprocessing(self) -> dict[str, Any]:
+        return read_json(self.path / "preprocessor_config.json")
+
+
+class ImageEncoder:
+    """An image → CLIP's image tower → a translator → (B, 512) unit vectors in CLAP space, float32."""
+
+    def __init__(self, clip: ClipEncoder) -> None:
+        self.clip = clip
+
+    @torch.inference_mode()
+    def __call__(self, images: Sequence[Image.Image], translator: nn.Module) -> Tensor:
+        """RGB images of any size -> (B, 512); ``translator`` leads from this CLIP's space into CLAP's."""
+        return translator.to(self.clip.device)(self.clip.encode_image(images))
+
+
+def preprocess(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
+    """An RGB image -> (3, height, width) float32, as a CLIP image tower expects it.
+
+    ``settings`` is the folder's preprocessor_config.json: size (shortest_edge, or height and width), resample
+    (Pillow's number), crop_size, rescale_factor, image_mean and image_std (per channel), and do_… for each
+    step.
+    """
+    image = image.convert("RGB")
+    if settings.get("do_resize", True):
+        image = image.resize(
+            _new_size(image.size, settings["size"]), Image.Resampling(settings.get("resample", 3))
+        )
+    if settings.get("do_center_crop", True):
+        crop = settings.get("crop_size", settings["size"])
+        height, width = (crop["height"], crop["width"]) if isinstance(crop, dict) else (crop, crop)
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        image = image.crop((left, top, left + width, top + height))
+    pixels = np.asarray(image, dtype=np.float32)
+    if settings.get("do_rescale", True):
+        pixels = pixels * np.float32(settings.get("rescale_factor", 1 / 255))
+    if settings.get("do_normalize", True):
+        pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+
+
+def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int, int]:
+    """(width, height) after resizing; the short side becomes shortest_edge, the long one is rounded down."""
+    if isinstance(wanted, dict) and "height" in wanted:
+        return wanted["width"], wanted["height"]
+    edge = wanted["shortest_edge"] if isinstance(wanted, dict) else wanted
+    return tuple(edge if side == min(size) else int(edge * side / min(size)) for side in size)
+
+
+def _tokenizer(path: Path, config: Any, device: torch.device) -> Callable[[str], dict[str, Tensor]]:
+    """A function from words to the inputs of a text tower, made of tokenizer.json alone.
+
+    (transformers' wrapper around the same library takes a second to import.)
+    """
+    from tokenizers import Tokenizer
+
+    try:
+        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
+    except Exception:  # the library raises nothing more precise
+        raise InputError(f"the model's file {path / 'tokenizer.json'} is missing or damaged") from None
+    offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(config.max_position_embeddings - offset)
+
+    def tokenize(text: str) -> dict[str, Tensor]:
+        ids = torch.tensor([tokenizer.encode(text).ids], device=device)
+        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+    return tokenize

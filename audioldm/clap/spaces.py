@@ -1,0 +1,41 @@
+"""Fingerprints of embedding spaces: which CLIP, which CLAP? Without torch, so that lists are quick."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from ..errors import InputError
+
+CLIP_PROJECTIONS = ("visual_projection.weight", "text_projection.weight")
+CLAP_PROJECTIONS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
+
+
+def fingerprint(weights: Path, projections: tuple[str, str]) -> str:
+    """First 12 hex digits of the SHA-256 of the two projections of a safetensors file, as float32 little
+    endian.
+
+    As float32, so that a model saved in another precision that holds the same values keeps its space.
+    """
+    digest = hashlib.sha256()
+    try:
+        with safe_open(weights, framework="np") as file:
+            for name in projections:
+                digest.update(file.get_tensor(name).astype("<f4").tobytes())
+    except (OSError, SafetensorError):
+        raise InputError(
+            f"the model's file {weights} is damaged or lacks {' or '.join(projections)}"
+        ) from None
+    return digest.hexdigest()[:12]
+
+
+def clip_fingerprint(weights: Path) -> str:
+    """The space of a CLIPModel or VisionTextDualEncoderModel. Raises InputError."""
+    return fingerprint(weights, CLIP_PROJECTIONS)
+
+
+def clap_fingerprint(weights: Path) -> str:
+    """The space of a ClapModel. Raises InputError."""
+    return fingerprint(weights, CLAP_PROJECTIONS)

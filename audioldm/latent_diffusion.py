@@ -1,0 +1,189 @@
+"""LatentDiffusion: the parts of a model, each read from its folder when it is first used.
+
+An image run so reads CLIP's image tower, a translator, UNet, VAE and vocoder, and neither RoBERTa nor HTSAT;
+the libraries that a part needs are imported with it. Everything left of the (B, 512) condition is an encoder,
+everything right of it never knows where the vector came from.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from translator import TranslatorError, zoo
+
+from .checkpoints import registry
+from .checkpoints.registry import ModelFolder
+from .clap.spaces import clap_fingerprint, clip_fingerprint
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from translator.model import Translator
+
+    from .clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
+
+
+class LatentDiffusion:
+    """The parts: unet, vae, vocoder, scheduler, clap, clip, image_encoder, unconditional, known_sounds.
+
+    Modules are in eval mode, without gradients, float32, on ``device``.
+    """
+
+    def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
+        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+            raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
+        self.folder = folder
+        self._wanted_device = device
+
+    @classmethod
+    def from_folder(cls, path: str | Path, device: str = "auto") -> LatentDiffusion:
+        """The model in the folder ``path``. Reads its index only; raises InputError if a part has no file.
+
+        ``device``: "cpu", "cuda", "cuda:1" … or "auto", which is a GPU if there is one.
+        """
+        return cls(registry.open_folder(path), device)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What GenerateOptions should be for this model where the user says nothing."""
+        return self.folder.defaults
+
+    @cached_property
+    def device(self) -> torch.device:
+        """Where the modules are. Raises InputError if the device asked for is not there."""
+        import torch
+
+        wanted = self._wanted_device
+        if wanted == "auto":
+            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+        device = torch.device(wanted)
+        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+            raise InputError(f'the device "{wanted}" is not there; --device cpu runs without a GPU')
+        return device
+
+    @cached_property
+    def unet(self) -> nn.Module:
+        """UNet2DConditionModel: (B, C, T, F) latents, timestep, class_labels (B, 512) -> (B, C, T, F)."""
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        return self._load("unet", UNet2DConditionModel.from_config)
+
+    @cached_property
+    def vae(self) -> nn.Module:
+        """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+        return self._load("vae", AutoencoderKL.from_config)
+
+    @cached_property
+    def vocoder(self) -> nn.Module:
+        """SpeechT5HifiGan (HiFi-GAN): log-mel (B, frames, 64) -> waves (B, N) at 16 kHz."""
+        from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
+        from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
+
+        return self._load("vocoder", lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)))
+
+    @cached_property
+    def scheduler(self) -> dict[str, Any]:
+        """What the UNet was trained with: betas, prediction type …; sampling.make_scheduler takes it."""
+        from .checkpoints.folder import read_json
+
+        return read_json(self.folder.path / "scheduler" / "scheduler_config.json")
+
+    @cached_property
+    def clap(self) -> CLAPAudioEmbeddingClassifierFreev2:
+        """CLAP; its text and audio towers are read separately, on first use."""
+        from .clap.encoders import CLAPAudioEmbeddingClassifierFreev2
+
+        return CLAPAudioEmbeddingClassifierFreev2(self.folder, self.device)
+
+    @cached_property
+    def clip(self) -> ClipEncoder:
+        """CLIP; its image and text towers are read separately, on first use."""
+        from .clap.encoders import ClipEncoder
+
+        return ClipEncoder(self.folder, self.device)
+
+    @cached_property
+    def image_encoder(self) -> ImageEncoder:
+        """Image → CLIP → translator → CLAP space."""
+        from .clap.encoders import ImageEncoder
+
+        return ImageEncoder(self.clip)
+
+    @cached_property
+    def unconditional(self) -> Tensor:
+        """(1, 512): CLAP's vector of the empty text, from reference.safetensors or else the text tower."""
+        stored = self._references.get("unconditional")
+        return self.clap.encode_text([""]) if stored is None else stored.to(self.device)
+
+    @cached_property
+    def known_sounds(self) -> tuple[list[str], Tensor | None, float]:
+        """Names of the sounds the model was trained on, their (K, 512) vectors, and the cosine that is near.
+
+        ([], None, 0.0) for a model that does not say.
+        """
+        from .checkpoints.folder import read_json
+
+        path = self.folder.path / "sounds.json"
+        vectors = self._references.get("sounds")
+        if vectors is None or not path.is_file():
+            return [], None, 0.0
+        known = read_json(path)
+        names = [sound["name"] for sound in known["sounds"]]
+        if len(names) != len(vectors):
+            raise InputError(f"{path} has {len(names)} sounds, and reference.safetensors {len(vectors)}")
+        return names, vectors.to(self.device), float(known["threshold"])
+
+    @cached_property
+    def spaces(self) -> tuple[str, str]:
+        """Fingerprints of the CLIP and the CLAP space."""
+        return clip_fingerprint(self.folder.weights("clip")), clap_fingerprint(self.folder.weights("clap"))
+
+    def find_translator(self, name: str | None = None) -> zoo.Entry:
+        """The translator file called ``name`` (or at that path; None: the model's default) for these spaces.
+
+        Raises InputError: unknown name, with the nearest ones, or a translator of other spaces.
+        """
+        name = self.folder.index.get("default_translator") if name is None else name
+        if name is None:
+            raise InputError(f"{self.folder.name} has no default translator; --translator names one")
+        roots = [parent / "translators" for parent in (self.folder.path.parent, registry.models_dir())]
+        try:
+            return zoo.find(name, roots, *self.spaces)
+        except TranslatorError as error:
+            raise InputError(str(error)) from None
+
+    def translator(self, name: str | None = None) -> Translator:
+        """The translator that find_translator finds, loaded. Raises InputError."""
+        from translator.model import load_translator
+
+        entry = self.find_translator(name)
+        if entry.path not in self._translators:
+            try:
+                self._translators[entry.path] = load_translator(entry.path)
+            except TranslatorError as error:
+                raise InputError(str(error)) from None
+        return self._translators[entry.path]
+
+    @cached_property
+    def _translators(self) -> dict[Path, Translator]:
+        return {}
+
+    @cached_property
+    def _references(self) -> dict[str, Tensor]:
+        from .checkpoints.folder import read_tensors
+
+        path = self.folder.path / "reference.safetensors"
+        return read_tensors(path) if path.is_file() else {}
+
+    def _load(self, part: str, build: Any) -> nn.Module:
+        from .checkpoints.folder import load, read_json
+
+        config = read_json(self.folder.path / part / "config.json")
+        return load(lambda: build(config), self.folder.weights(part)).to(self.device)

@@ -1,0 +1,44 @@
+"""What ``audioldm --list`` says: models and translators, and which of them are installed."""
+
+from __future__ import annotations
+
+from translator import zoo
+
+from .checkpoints import registry
+from .clap.spaces import clap_fingerprint, clip_fingerprint
+from .errors import InputError
+
+UNTOLD = ("clip_space", "clap_space", "name")  # metadata that the list shows elsewhere
+
+
+def listing() -> list[str]:
+    """Lines of text: each bundled model with its size, and under it the translators that fit it, with what is
+    known."""
+    entries = zoo.available(registry.models_dir() / "translators")
+    lines, shown = ["models and their translators (* default):"], set()
+    for name in registry.names():
+        try:
+            folder = registry.open_folder(registry.models_dir() / name)
+            spaces = clip_fingerprint(folder.weights("clip")), clap_fingerprint(folder.weights("clap"))
+        except InputError as error:
+            lines.append(f"  {name}: not usable: {error}")
+            continue
+        size = sum(path.stat().st_size for path in folder.files()) / 1e6
+        star = "*" if name == registry.DEFAULT_MODEL else " "
+        lines.append(
+            f"{star} {name}: installed, {size:.0f} MB, CLIP space {spaces[0]}, CLAP space {spaces[1]}"
+        )
+        for entry in entries:
+            if entry.fits(*spaces):
+                shown.add(entry.path)
+                star = "*" if entry.name == folder.index.get("default_translator") else " "
+                lines.append(f"    {star} {_described(entry)}")
+    for entry in entries:
+        if entry.path not in shown:
+            lines.append(f"  of no installed model: {_described(entry)}, CLIP space {entry.spaces[0]}")
+    return lines
+
+
+def _described(entry: zoo.Entry) -> str:
+    facts = ", ".join(f"{name} {value}" for name, value in entry.metadata.items() if name not in UNTOLD)
+    return f"{entry.name} ({facts})" if facts else entry.name

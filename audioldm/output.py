@@ -1,0 +1,216 @@
+"""Results on disk: a wav, and a JSON with all it takes to make it again. Nothing is overwritten."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import tempfile
+import time
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .errors import InputError
+from .prompts import slug
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from .latent_diffusion import LatentDiffusion
+    from .options import GenerateOptions
+    from .pipeline import Prompt, Sound
+
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "soxr")  # whatever may change the bytes
+
+
+def get_time() -> str:
+    """Local time for file names, sorting as time does: "2025-01-31_23-59-59"."""
+    return time.strftime("%Y-%m-%d_%H-%M-%S")
+
+
+def check_folder(folder: Path) -> None:
+    """Make ``folder`` and see that files can be written there; raises InputError."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a folder's name"
+        raise InputError(f"cannot write to the output folder {folder}: {reason}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Destination:
+    """Where the sounds of one run go: into ``folder`` under a name of time and prompt, or to ``file``."""
+
+    folder: Path
+    stem: str
+    file: Path | None = None
+    count: int = 1
+
+    @classmethod
+    def plan(cls, folder: str, file: str | None, prompt: str, count: int) -> Destination:
+        """Decide on the names and check that they can be written, before anything is computed.
+
+        Raises InputError.
+        """
+        if file is None:
+            destination = cls(Path(os.path.expanduser(folder)), f"{get_time()}_{slug(prompt)}", count=count)
+        else:
+            path = Path(os.path.expanduser(file))
+            if path.suffix.lower() != ".wav":
+                raise InputError(f"the output file must end in .wav, and {file} does not")
+            destination = cls(path.parent, path.stem, path, count)
+            for index in range(count):
+                _refuse_existing(destination.path(index))
+        check_folder(destination.folder)
+        return destination
+
+    def path(self, index: int) -> Path:
+        """The file of sound ``index``, from 0. Several sounds for one ``file`` are numbered from 1."""
+        if self.file is None:
+            return self.folder / f"{self.stem}_{index}.wav"
+        return self.file if self.count == 1 else self.file.with_stem(f"{self.stem}-{index + 1}")
+
+    def write(self, index: int, wave: np.ndarray, record: dict[str, Any] | None = None) -> Path:
+        """Write sound ``index``, float32 (N,) at 16 kHz, with its ``record`` as JSON; returns the wav's path.
+
+        Where a file of that name exists, a number is added to a name that we chose; for one that the user
+        chose, and if the folder cannot be written, raises InputError.
+        """
+        path, tries = self.path(index), 1
+        while True:
+            try:
+                _write(path, wave, record)
+                return path
+            except FileExistsError:
+                if self.file is not None:
+                    _refuse_existing(path)
+                tries += 1
+                path = self.path(index).with_stem(f"{self.path(index).stem}-{tries}")
+
+
+def save_wave(waveform: np.ndarray, savepath: str | Path, name: str = "outwav") -> list[Path]:
+    """Write float32 (B, 1, N) at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
+
+    Of ``name`` (a prompt, a path or a URL will do) only what suits a file name is kept; where a file exists,
+    the new one gets a further number. Raises InputError if the folder cannot be written.
+    """
+    folder = Path(os.path.expanduser(savepath))
+    check_folder(folder)
+    destination = Destination(folder, slug(str(name)), count=len(waveform))
+    return [destination.write(index, wave) for index, wave in enumerate(waveform[:, 0])]
+
+
+def make_record(
+    model: LatentDiffusion,
+    prompt: Prompt,
+    translator: str | None,
+    options: GenerateOptions,
+) -> dict[str, Any]:
+    """What all sounds of a run share: prompt, model, translator (each with its hash), options, versions."""
+    import torch
+
+    from . import __version__
+
+    return {
+        "prompt": shortened(prompt.source),
+        "kind": prompt.kind,
+        "content_sha256": _content_hash(prompt),
+        "model": _model_record(model),
+        "translator": _translator_record(model, translator) if prompt.kind == "image" else None,
+        "options": dataclasses.asdict(options),
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "audioldm": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in LIBRARIES},
+        },
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }
+
+
+def sound_record(sound: Sound, elapsed: float) -> dict[str, Any]:
+    """What is a sound's own. ``elapsed``: seconds since the run began."""
+    return {
+        "item": sound.item,
+        "candidate": sound.candidate,
+        "noise_seed": sound.noise_seed,
+        "similarity": sound.similarity,
+        "samples": len(sound.wave),
+        "elapsed_seconds": round(elapsed, 3),
+    }
+
+
+def shortened(source: str) -> str:
+    """A prompt for people to read: of a data URI its beginning and length, of anything 2000 characters."""
+    if re.match(r"\s*data:", source, re.I) and len(source) > 80:
+        return f"{source.strip()[:60]}… ({len(source)} characters)"
+    return source if len(source) <= 2000 else f"{source[:2000]}…"
+
+
+def _content_hash(prompt: Prompt) -> str:
+    """SHA-256 of what was encoded: UTF-8 of a text, RGB pixels of an image, float32 samples of a sound."""
+    if prompt.kind == "text":
+        return hashlib.sha256(prompt.content.encode()).hexdigest()
+    return hashlib.sha256(prompt.content.tobytes()).hexdigest()
+
+
+def _model_record(model: LatentDiffusion) -> dict[str, Any]:
+    clip_space, clap_space = model.spaces
+    return {
+        "name": model.folder.name,
+        "sha256": model.folder.sha256(),
+        "clip_space": clip_space,
+        "clap_space": clap_space,
+    }
+
+
+def _translator_record(model: LatentDiffusion, name: str | None) -> dict[str, Any]:
+    entry = model.find_translator(name)
+    return {
+        "name": entry.name,
+        "sha256": hashlib.sha256(entry.path.read_bytes()).hexdigest(),
+        **entry.metadata,
+    }
+
+
+def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:
+    """Wav and JSON, both or neither. Raises FileExistsError if one of the two exists."""
+    from .audio import write_wave
+
+    if record is None:
+        return write_wave(path, wave)
+    if path.exists():  # write_wave sees to it for good; this only spares the JSON
+        raise FileExistsError(path)
+    text = json.dumps({"file": path.name, **record}, indent=2, ensure_ascii=False, default=lambda x: x.item())
+    beside = path.with_suffix(".json")
+    try:
+        file = open(beside, "x", encoding="utf-8", errors="backslashreplace")
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write to the output folder {path.parent}: {error.strerror}") from None
+    try:
+        with file:
+            file.write(text + "\n")
+        write_wave(path, wave)
+    except BaseException:  # Ctrl-C too
+        beside.unlink()
+        raise
+
+
+def _refuse_existing(path: Path) -> None:
+    for taken in (path, path.with_suffix(".json")):
+        try:
+            taken.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:  # a name too long, a folder that may not be looked into …
+            raise InputError(f"cannot write {taken}: {error.strerror}") from None
+        raise InputError(f"{taken} exists already, and nothing is overwritten")

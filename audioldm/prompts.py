@@ -1,0 +1,117 @@
+"""What is this prompt: words, or an image? And what may a file made from it be called?"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from typing import Literal
+from urllib.parse import unquote, urlsplit
+
+from audioldm.errors import InputError
+
+MAX_SLUG = 60  # characters
+ACCEPTED = "a prompt is words, an http(s) URL, a data URI or the name of an image file"
+
+# Names that mean an image file, readable here or not: a missing "dog.heic" is a missing file, not words.
+_IMAGE_NAME = re.compile(r"\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|p[pgb]m|hei[cf]|svg|jp2|jxl)$", re.I)
+_ANY_EXTENSION = re.compile(r"\.[A-Za-z]\w{0,4}$")
+_SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
+_SCHEME_WITHOUT_SLASHES = re.compile(r"(https?|file|ftps?):(?=\S)", re.I)
+_PATH = re.compile(r"(~\w*|\.{1,2})?/\S*$")  # /x, ./x, ../x, ~/x: one word that can only be a path
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG|GIF8|BM|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(avif|hei|mif1)|P[1-6]\s", re.DOTALL
+)
+
+
+def kind_of(prompt: str) -> Literal["text", "image"]:
+    """Tell whether `prompt` stands for an image or is the words themselves.
+
+    Images are http(s) URLs, `data:` URIs and local files; whether they hold a readable image is for
+    `audioldm.images.load_image` to say. A bare word is a file only if that file is an image, so a file named
+    "rain" in the current folder does not change what the word means.
+
+    Raises:
+        InputError: the prompt is empty, has another scheme, names a folder, or is like a file and missing.
+    """
+    prompt = prompt.strip()
+    if not prompt:
+        raise InputError(f"the prompt is empty: {ACCEPTED}")
+    scheme = _SCHEME.match(prompt) or _SCHEME_WITHOUT_SLASHES.match(prompt)
+    if scheme:
+        return _check_url(prompt, scheme[1].lower())
+    if is_data_uri(prompt):
+        return "image"
+    return _kind_of_path(prompt)
+
+
+def is_data_uri(prompt: str) -> bool:
+    """`data:…`, complete or not; "data: a modem dialling" is words, because a URI has no blank there."""
+    return re.match(r"data:(?!\s+\S)", prompt, re.I) is not None
+
+
+def _check_url(prompt: str, scheme: str) -> Literal["image"]:
+    if scheme not in ("http", "https"):
+        raise InputError(f"{scheme}: addresses are not supported; {ACCEPTED}")
+    if not re.match(r"https?://[^/?#\s]", prompt, re.I):
+        raise InputError(f"the URL has no host name; it must begin like {scheme}://example.org/")
+    return "image"
+
+
+def _kind_of_path(prompt: str) -> Literal["text", "image"]:
+    path = os.path.expanduser(prompt)
+    has_separator = bool(re.search(r"[/\\]", prompt))
+    if os.path.isdir(path):
+        if has_separator or prompt in (".", "..", "~"):
+            raise InputError(f"{_quoted(prompt)} is a folder; {ACCEPTED}")
+        return "text"
+    if os.path.exists(path):
+        named_as_file = has_separator or _ANY_EXTENSION.search(prompt)
+        return "image" if named_as_file or _holds_image(path) else "text"
+    if _IMAGE_NAME.search(prompt) or _PATH.match(prompt):
+        raise InputError(f"no such file: {_quoted(prompt)}")
+    return "text"
+
+
+def _holds_image(path: str) -> bool:
+    """Whether a regular file begins like an image (no other kind of file is opened: a FIFO would block)."""
+    try:
+        if not os.path.isfile(path):
+            return False
+        with open(path, "rb") as file:
+            return _MAGIC.match(file.read(16)) is not None
+    except OSError:
+        return False
+
+
+def _quoted(text: str) -> str:
+    shown = "".join(c if c.isprintable() else "?" for c in text)
+    return f'"{shown[:100]}…"' if len(shown) > 100 else f'"{shown}"'
+
+
+def slug(prompt: str) -> str:
+    """A short name for files made from `prompt`: 1 to 60 characters out of A-Z, a-z, 0-9, "_" and "-".
+
+    URLs and files give their base name without query and image extension, data URIs "image".
+    Never raises: any string has a slug.
+    """
+    prompt = prompt.strip()
+    if is_data_uri(prompt):
+        return "image"
+    name = prompt
+    if _SCHEME.match(prompt):
+        name = _url_name(prompt)
+    elif _IMAGE_NAME.search(prompt) or os.path.isfile(os.path.expanduser(prompt)):
+        name = re.split(r"[/\\]", prompt)[-1]
+    name = _IMAGE_NAME.sub("", name)
+    ascii_name = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
+    safe_name = re.sub(r"[^A-Za-z0-9-]+", "_", ascii_name).strip("_-")
+    return safe_name[:MAX_SLUG].rstrip("_-") or "prompt"
+
+
+def _url_name(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return unquote(parts.path).rstrip("/").rpartition("/")[2] or parts.hostname or "image"
+    except ValueError:  # malformed, such as http://[
+        return "image"

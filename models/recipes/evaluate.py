@@ -1,0 +1,119 @@
+"""Does the starter mean what it sounds? Figures for the card.
+
+    python -m models.recipes.evaluate photos                 # rank of the right prompt for photographs
+    python -m models.recipes.evaluate sounds --per-sound 8   # does the judge hear what was asked for?
+
+``photos`` ranks the prompts of all known sounds by their cosine to the translated photograph, each sound's photographs
+weighing the same (there are over a hundred dogs). ``sounds`` generates from text and from photographs and lets the
+judge name them; no sound and no photograph that it uses was trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from audioldm.audio import write_wave
+from audioldm.options import GenerateOptions
+from audioldm.pipeline import build_model, condition, generate, read_prompt
+
+from . import data
+from .clip import held_out_photos
+from .judge import confusion, recordings, statistics, train
+from .training import WORK
+
+
+def photographs(folder: Path | None = None) -> list[tuple[Path, str]]:
+    """(file, sound): of ``folder``/<sound>/, or those of ``photos.csv`` in ``shared/photos``."""
+    if folder:
+        return [(p, p.parent.name) for p in sorted(folder.glob("*/*")) if p.parent.name in data.SOUNDS]
+    return [(data.SHARED / "photos" / name, sound) for name, sound in held_out_photos().items()]
+
+
+def balanced(rights: Iterable[tuple[str, bool]]) -> tuple[float, dict[str, float]]:
+    """Mean over sounds of the share that is right, and that share for each."""
+    by_sound: dict[str, list[bool]] = {}
+    for sound, right in rights:
+        by_sound.setdefault(sound, []).append(right)
+    shares = {sound: float(np.mean(answers)) for sound, answers in by_sound.items()}
+    return float(np.mean(list(shares.values()))), shares
+
+
+def photos(model, translators: list[str], pictures: list[tuple[Path, str]]) -> None:
+    """Print R@1 and R@5 among all known sounds, for each translator, shuffled photographs and chance."""
+    names, known, _ = model.known_sounds
+    images = [Image.open(path).convert("RGB") for path, _ in pictures]
+    sounds = [sound for _, sound in pictures]
+    right = torch.tensor([names.index(sound) for sound in sounds])
+    print(f"{len(pictures)} photographs of {len(set(sounds))} sounds, ranked among {len(names)}")
+    print("| translator | R@1 | R@5 | R@5 shuffled | per photograph: R@1 | R@5 |\n|---|---|---|---|---|---|")
+    shuffle = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
+    for translator in translators:
+        vectors = model.image_encoder(images, model.translator(translator))
+        ranks = (vectors @ known.T).argsort(dim=1, descending=True).eq(right[:, None]).int().argmax(1)
+        shuffled = (vectors[shuffle] @ known.T).argsort(dim=1, descending=True).eq(right[:, None]).int().argmax(1)
+        first, shares = balanced(zip(sounds, (ranks < 1).tolist(), strict=True))
+        fifth, fifths = balanced(zip(sounds, (ranks < 5).tolist(), strict=True))
+        control, _ = balanced(zip(sounds, (shuffled < 5).tolist(), strict=True))
+        print(f"| {translator} | {first:.1%} | {fifth:.1%} | {control:.1%} | {(ranks < 1).float().mean():.1%} "
+              f"| {(ranks < 5).float().mean():.1%} |")
+        print("  R@1 / R@5 by sound:", ", ".join(f"{s} {shares[s]:.0%}/{fifths[s]:.0%}" for s in shares))
+    print(f"chance: {1 / len(names):.1%} and {5 / len(names):.1%}")
+
+
+def sounds(model, prompts: list[tuple[str, str]], options: GenerateOptions, folder: Path, title: str) -> None:
+    """Generate one sound for each (prompt, sound), keep it in ``folder``, print what the judge hears."""
+    folder.mkdir(parents=True, exist_ok=True)
+    judge, heard, truth = train(), [], []
+    for number, (prompt, sound) in enumerate(prompts):
+        vector = condition(model, read_prompt(prompt))
+        made = next(generate(model, vector, GenerateOptions(**{**vars(options), "seed": 1000 + number})))
+        path = folder / f"{sound}_{number:03}.wav"
+        path.unlink(missing_ok=True)
+        write_wave(path, made.wave)
+        heard.append(str(judge.predict(statistics(made.wave)[None])[0]))
+        truth.append(sound)
+        print(f"{number + 1} of {len(prompts)}: {sound} heard as {heard[-1]}", end="\r", flush=True)
+    share, _ = balanced((t, t == h) for t, h in zip(truth, heard, strict=True))
+    print(f"\n{title}: {share:.1%} right of {len(truth)} sounds (mean over sounds; chance 10 %)\n")
+    print(confusion(truth, heard))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["photos", "sounds"])
+    parser.add_argument("--per-sound", type=int, default=8)
+    parser.add_argument("--photos", type=Path, help="a folder of <sound>/<photograph> instead of photos.csv")
+    parser.add_argument("--translators", nargs="*", default=["wit_cos_512", "audiocaps_cos_512"])
+    parser.add_argument("--candidates", type=int, help="instead of the model's default")
+    parser.add_argument("--guidance", type=float, help="instead of the model's default")
+    parser.add_argument("--only", choices=["text", "photos"])
+    options = parser.parse_args()
+    model = build_model()
+    if options.what == "photos":
+        photos(model, options.translators, photographs(options.photos))
+        return
+    given = {"n_candidates": options.candidates, "guidance_scale": options.guidance}
+    settings = GenerateOptions.build(given, model.defaults)
+    if options.only != "photos":
+        # every sound by its sentences in turn
+        texts = [(p, s) for s in data.TEN for p in itertools.islice(itertools.cycle(data.SOUNDS[s]), options.per_sound)]
+        sounds(model, texts, settings, WORK / "heard" / "text", "generated from text")
+    if options.only != "text":
+        pictures = [(str(p), s) for p, s in photographs(options.photos) if s in data.TEN]
+        by_sound = {s: [p for p, sound in pictures if sound == s] for s in data.TEN}
+        chosen = [(p, s) for s, paths in by_sound.items() if paths
+                  for p in itertools.islice(itertools.cycle(paths), options.per_sound)]
+        sounds(model, chosen, settings, WORK / "heard" / "photos", "generated from photographs")
+    features, labels = recordings(("1", "2", "3"))
+    print(f"\nthe judge on real recordings it never saw: {train().score(features, labels):.1%}")
+
+
+if __name__ == "__main__":
+    main()

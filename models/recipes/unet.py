@@ -1,0 +1,114 @@
+"""Train the starter's UNet: noise and a CLAP vector (B, 512) -> latents (B, 16, T/8, 8).
+
+    python -m models.recipes.unet --minutes 90
+
+v-prediction (arXiv 2202.00512). The condition of a clip is, at random, its
+own CLAP audio vector (as AudioLDM was trained) or the text vector of one of its label's sentences, with some noise
+so that a translated picture, which lands beside the text, is understood too; 10 % see the empty prompt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from torch import Tensor
+from transformers import ClapModel
+
+from . import data
+from .clap import CLAP, Trainee, features, pooled
+from .training import DEVICE, autocast, fit, save_half
+from .vae import mels
+
+BATCH = 32
+NOISE = 0.35  # length of the noise added to the unit condition vector
+
+
+def network() -> UNet2DConditionModel:
+    """9 M parameters; the vector enters beside the time embedding, concatenated as in AudioLDM."""
+    return UNet2DConditionModel(
+        sample_size=[64, 8], in_channels=16, out_channels=16, block_out_channels=[96, 160, 192], layers_per_block=1,
+        down_block_types=["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"], mid_block_type="UNetMidBlock2D",
+        up_block_types=["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"], attention_head_dim=32, norm_num_groups=16,
+        class_embed_type="simple_projection", projection_class_embeddings_input_dim=512, class_embeddings_concat=True,
+    )
+
+
+def scheduler() -> DDIMScheduler:
+    """AudioLDM's betas, but v-prediction and no signal left at the last step (arXiv 2305.08891)."""
+    return DDIMScheduler(
+        num_train_timesteps=1000, beta_start=0.0015, beta_end=0.0195, beta_schedule="scaled_linear",
+        prediction_type="v_prediction", rescale_betas_zero_snr=True, timestep_spacing="trailing", clip_sample=False,
+        set_alpha_to_one=True,
+    )
+
+
+@torch.no_grad()
+def conditions(clips: list[data.Clip]) -> tuple[Tensor, list[Tensor], Tensor]:
+    """Audio vectors (N, 512) of the clips, text vectors (K, 512) of each known sound, the empty prompt (1, 512)."""
+    clap = ClapModel.from_pretrained(CLAP).float().eval()
+    towers = Trainee(clap).to(DEVICE)
+    heard = torch.cat([towers.listen(x.to(DEVICE)) for x in features(clips, "sounds").split(32)])
+    said = [towers.read(pooled(clap, prompts)) for prompts in data.SOUNDS.values()]
+    return heard, said, towers.read(pooled(clap, [""]))
+
+
+@torch.no_grad()
+def moments(vae: AutoencoderKL, clips: list[data.Clip]) -> tuple[Tensor, Tensor]:
+    """Means and deviations of the clips' scaled latents, each (N, 16, 64, 8)."""
+    posteriors = [vae.encode(x.to(DEVICE)).latent_dist for x in mels(clips, "sounds").split(16)]
+    scale = vae.config.scaling_factor
+    return torch.cat([p.mean for p in posteriors]) * scale, torch.cat([p.std for p in posteriors]) * scale
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=90)
+    parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
+    options = parser.parse_args()
+
+    names = list(data.SOUNDS)
+    clips = data.clips(names)
+    vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float().to(DEVICE).eval()
+    means, deviations = moments(vae, clips)
+    heard, said, empty = conditions(clips)
+    labels = torch.tensor([names.index(c.label) for c in clips])
+    weights = 1 / torch.bincount(labels)[labels].float()
+    weights = weights * torch.where(labels < len(data.TEN), 1.5, 1.0)  # one recording each, not one instrument
+    unet = UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float() if options.warm_start else network()
+    unet = unet.to(memory_format=torch.channels_last)
+    alphas = scheduler().alphas_cumprod.to(DEVICE)
+
+    def condition(rows: Tensor) -> Tensor:
+        text = torch.stack([said[i][int(torch.randint(len(said[i]), ()))] for i in labels[rows].tolist()])
+        vectors = torch.where(torch.rand(len(rows), 1, device=DEVICE) < 0.25, heard[rows], text)
+        vectors = vectors + NOISE * torch.rand(len(rows), 1, device=DEVICE) * torch.randn_like(vectors) / 512**0.5
+        vectors = torch.where(torch.rand(len(rows), 1, device=DEVICE) < 0.1, empty, vectors)
+        return F.normalize(vectors, dim=1)
+
+    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+        rows = torch.multinomial(weights, BATCH, replacement=True)
+        latents = means[rows] + deviations[rows] * torch.randn_like(means[rows])
+        if step % 4 == 0:  # shorter sounds are asked for, too
+            start = int(torch.randint(5, ())) * 8
+            latents = latents[:, :, start : start + 32]
+        noise, t = torch.randn_like(latents), torch.randint(1000, (BATCH,), device=DEVICE)
+        a = alphas[t].view(-1, 1, 1, 1)
+        noisy, target = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
+        with autocast():
+            answer = unet(noisy.contiguous(memory_format=torch.channels_last), t, None,
+                          class_labels=condition(rows)).sample
+        return F.mse_loss(answer.float(), target), {}
+
+    fit("unet", unet, loss, steps=options.steps, minutes=options.minutes, lr=1e-3, weight_decay=0.02, ema=0.9985)
+    save_half(unet, data.STARTER / "unet")
+    scheduler().save_pretrained(data.STARTER / "scheduler")
+    print(json.dumps({"parameters": sum(p.numel() for p in unet.parameters())}))
+
+
+if __name__ == "__main__":
+    main()

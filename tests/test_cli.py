@@ -1,0 +1,241 @@
+"""The command as a person meets it: what it writes, where, and what it says when something is wrong."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import audioldm
+from audioldm import cli
+from audioldm.checkpoints import registry
+
+ROOT = Path(audioldm.__file__).parents[1]
+ERROR = "audioldm: error: "
+
+
+@pytest.fixture
+def command(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
+    """Runs the command in an empty folder with the tiny model; returns exit code, stdout's and stderr's lines."""
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run(*arguments: str, model: str = str(tiny_folder)) -> tuple[int, list[str], list[str]]:
+        code = cli.main(["--model_name", model, *arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def files() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+# What is written
+
+
+def test_wavs_and_their_jsons(command, picture: Path) -> None:
+    code, out, err = command("-t", str(picture), "-b", "3", "-dur", "0.77", "-n", "2", "--seed", "5")
+    assert (code, err) == (0, [])
+    assert len(out) == 3 and files() == sorted(out + [name.replace(".wav", ".json") for name in out])
+    for index, name in enumerate(out):
+        assert name.startswith("output/") and name.endswith(f"_picture_{index}.wav")
+        info = soundfile.info(name)
+        assert (info.samplerate, info.channels, info.subtype) == (16_000, 1, "PCM_16")
+        assert info.frames == round(0.77 * 16_000)
+        record = json.loads(Path(name).with_suffix(".json").read_text())
+        assert record["file"] == Path(name).name and record["prompt"] == str(picture)
+        assert (record["kind"], record["item"], record["options"]["seed"]) == ("image", index, 5)
+        assert record["translator"]["name"] == "tiny_cos" and len(record["model"]["sha256"]) == 64
+        assert record["elapsed_seconds"] > 0 and record["versions"]["audioldm"] == audioldm.__version__
+
+
+def test_the_json_is_enough_to_make_the_same_bytes(command) -> None:
+    _, out, _ = command("-t", "waves at the sea", "-b", "2", "-n", "2", "-dur", "0.6", "--sampler", "ddim")
+    for name in out:
+        record = json.loads(Path(name).with_suffix(".json").read_text())
+        options = record["options"]
+        again = ["-t", record["prompt"], "--seed", str(record["noise_seed"]), "-b", "1", "-n", "1"]
+        again += ["-dur", str(options["duration"]), "--ddim_steps", str(options["ddim_steps"])]
+        again += ["-gs", str(options["guidance_scale"]), "--sampler", options["sampler"], "-s", "again"]
+        code, (copy,), _ = command(*again)
+        assert code == 0 and Path(copy).read_bytes() == Path(name).read_bytes()
+
+
+def test_nothing_is_overwritten(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audioldm.output.get_time", lambda: "now")
+    for _ in range(3):
+        assert command("-t", "rain", "-dur", "0.5")[0] == 0
+    names = [Path(name).name for name in files() if name.endswith(".wav")]
+    assert names == ["now_rain_0-2.wav", "now_rain_0-3.wav", "now_rain_0.wav"]
+
+
+def test_output_to_a_named_file(command) -> None:
+    assert command("-t", "rain", "-dur", "0.5", "-o", "there/my.wav")[:2] == (0, ["there/my.wav"])
+    before = Path("there/my.wav").read_bytes(), Path("there/my.json").read_bytes()
+    code, out, err = command("-t", "a dog", "-dur", "0.5", "-o", "there/my.wav")
+    assert (code, out) == (2, []) and len(err) == 1 and "exists already" in err[0]
+    assert before == (Path("there/my.wav").read_bytes(), Path("there/my.json").read_bytes())
+    code, out, _ = command("-t", "rain", "-dur", "0.5", "-b", "2", "-o", "there/my.wav")
+    assert (code, out) == (0, ["there/my-1.wav", "there/my-2.wav"])
+    Path("there/other.json").write_text("mine")
+    assert command("-t", "rain", "-dur", "0.5", "-o", "there/other.wav")[0] == 2
+    assert files() == [f"there/{n}" for n in ("my-1.json", "my-1.wav", "my-2.json", "my-2.wav", "my.json", "my.wav",
+                                             "other.json")]  # fmt: skip
+
+
+def test_a_data_uri_is_shortened(command, picture: Path) -> None:
+    uri = "data:image/png;base64," + base64.b64encode(picture.read_bytes()).decode()
+    code, (name,), _ = command("-t", uri, "-dur", "0.5")
+    record = json.loads(Path(name).with_suffix(".json").read_text())
+    assert code == 0 and name.endswith("_image_0.wav")
+    assert len(record["prompt"]) < 120 and record["prompt"].startswith("data:image/png;base64,")
+
+
+def test_a_sound_file_as_prompt(command) -> None:
+    command("-t", "rain", "-dur", "0.6", "-o", "rain.wav")
+    code, (name,), _ = command("-f", "rain.wav", "-dur", "0.5")
+    assert code == 0 and json.loads(Path(name).with_suffix(".json").read_text())["kind"] == "audio"
+
+
+def test_the_default_model_is_announced(command, tiny_folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
+    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    code = cli.main(["-t", "rain", "-dur", "0.5"])
+    out, err = capsys.readouterr()
+    assert code == 0 and len(out.splitlines()) == 1
+    assert err.count("\n") == 1 and "tiny" in err and "--model_name" in err
+
+
+def test_list_names_models_and_translators(tiny_folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
+    assert cli.main(["--list"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "" and "tiny: installed" in out
+    assert "* tiny_cos (hidden 16, loss cos)" in out and "tiny_mse" in out
+
+
+def test_version_and_help(capsys) -> None:
+    for flag, expected in (("-V", audioldm.__version__), ("-h", "--n_candidate_gen_per_text")):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([flag])
+        assert ended.value.code == 0 and expected in capsys.readouterr().out
+
+
+# What is refused
+
+BAD = {
+    "no prompt": [],
+    "empty prompt": ["-t", ""],
+    "blank prompt": ["-t", "  \n "],
+    "text and file": ["-t", "rain", "-f", "rain.wav"],
+    "missing image": ["-t", "none.jpg"],
+    "file scheme": ["-t", "file:///etc/passwd"],
+    "ftp scheme": ["-t", "ftp://example.org/dog.jpg"],
+    "malformed data URI": ["-t", "data:image/png;base64,@@@"],
+    "not an image": ["-t", "notes.png"],
+    "missing sound": ["-f", "none.wav"],
+    "not a sound": ["-f", "notes.png"],
+    "a later mode": ["-t", "rain", "--mode", "transfer"],
+    "unknown mode": ["-t", "rain", "--mode", "dance"],
+    "unknown flag": ["-t", "rain", "--loudness", "3"],
+    "unknown translator": ["-t", "rain", "--translator", "tiny_cosine"],
+    "empty translator": ["-t", "rain", "--translator", ""],
+    "missing translator file": ["-t", "rain", "--translator", "none/x.pth"],
+    "unknown sampler": ["-t", "rain", "--sampler", "euler"],
+    "unknown device": ["-t", "rain", "--device", "abacus"],
+    "absent device": ["-t", "rain", "--device", "cuda:99"],
+    "output is no wav": ["-t", "rain", "-o", "rain.mp3"],
+    "output is a folder": ["-t", "rain", "-o", "folder.wav"],
+    "output name too long": ["-t", "rain", "-o", "x" * 300 + ".wav"],
+    "folder is a file": ["-t", "rain", "-s", "notes.png"],
+    "folder under a file": ["-t", "rain", "-o", "notes.png/rain.wav"],
+    "a folder as ckpt": ["-t", "rain", "-ckpt", "folder.wav"],
+    **{f"{flag} {value}": ["-t", "rain", flag, value]
+       for flag, values in {
+           "-dur": ("0", "-1", "0.4", "601", "1e30", "nan", "inf", "five", ""),
+           "--ddim_steps": ("0", "-5", "1001", "2.5", "many"),
+           "-gs": ("0", "-2", "1000", "nan", "x"),
+           "-b": ("0", "-1", "65", "1.5", "x"),
+           "-n": ("0", "-1", "33", "x"),
+           "--seed": ("-1", "9223372036854775808", "1.5", "x"),
+       }.items() for value in values},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_sentence_and_exit_code_2(command, arguments: list[str]) -> None:
+    Path("notes.png").write_text("not an image")
+    Path("folder.wav").mkdir()
+    before = files()
+    code, out, err = command(*arguments)
+    assert (code, out) == (2, [])
+    assert len(err) == 1 and err[0].startswith(ERROR) and len(err[0]) > len(ERROR) + 15
+    assert files() == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["-t", "rain", "--translator", "tiny_coz"], "tiny_cos"),
+        (["-t", "rain", "-dur", "601"], "600"),
+        (["-t", "rain", "-dur", "x"], "-dur"),
+        (["-t", "rain", "--mode", "transfer"], "later version"),
+        (["-t", "none.jpg"], "none.jpg"),
+    ],
+)
+def test_the_sentence_says_what_helps(command, arguments: list[str], named: str) -> None:
+    assert named in command(*arguments)[2][0]
+
+
+def test_an_unknown_model_brings_the_nearest_names(command, tiny_folder: Path, monkeypatch) -> None:
+    monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
+    code, _, (sentence,) = command("-t", "rain", model="tinny")
+    assert code == 2 and "did you mean tiny?" in sentence
+    code, _, (sentence,) = command("-t", "rain", model="no/such/folder")
+    assert code == 2 and "no/such/folder" in sentence
+
+
+def test_the_unexpected_is_one_sentence_too(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("the\nmoon is full")
+
+    monkeypatch.setattr("audioldm.pipeline.decode", fail)
+    code, out, err = command("-t", "rain", "-dur", "0.5")
+    assert (code, out, len(err), files()) == (1, [], 1, []) and "the moon is full" in err[0]
+    monkeypatch.setenv("AUDIOLDM_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        command("-t", "rain", "-dur", "0.5")
+
+
+def test_a_failing_write_leaves_nothing(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("soundfile.write", fail)
+    code, out, err = command("-t", "rain", "-dur", "0.5")
+    assert (code, out, len(err), files()) == (130, [], 1, [])
+
+
+def test_ctrl_c_ends_with_130_and_whole_files(tiny_folder: Path, tmp_path: Path) -> None:
+    arguments = ["-t", "rain", "--model_name", str(tiny_folder), "-dur", "0.5", "-b", "64", "--ddim_steps", "40"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "audioldm", *arguments, "-s", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert process.stdout and process.stdout.readline().endswith(".wav\n")  # it is in the midst of the second
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err == "audioldm: interrupted\n"
+    wavs = sorted(tmp_path.glob("*.wav"))
+    assert 1 <= len(wavs) < 64 and all(soundfile.info(wav).frames == 8000 for wav in wavs)
+    assert sorted(tmp_path.iterdir()) == sorted(wavs + [wav.with_suffix(".json") for wav in wavs])

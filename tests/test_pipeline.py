@@ -1,0 +1,251 @@
+"""From prompt to wave with tiny random networks: exact lengths, same bytes, only what is needed is read."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+import audioldm
+from audioldm.errors import InputError
+from audioldm.latent_diffusion import LatentDiffusion
+from audioldm.options import GenerateOptions
+from audioldm.pipeline import condition, generate, noise_seed, read_prompt
+
+RATE = 16_000
+
+
+# The waves
+
+
+@pytest.mark.parametrize("duration", [0.5, 0.73, 1.23456, 2.5, 3])
+def test_length_is_exact_to_the_sample(tiny_model: LatentDiffusion, duration: float) -> None:
+    waves = audioldm.text_to_audio(tiny_model, "a dog barking", duration=duration, ddim_steps=1)
+    assert waves.shape == (1, 1, round(duration * RATE)) and waves.dtype == np.float32
+    assert np.isfinite(waves).all() and np.abs(waves).max() <= 0.99 and waves.std() > 1e-3
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm++"])
+def test_same_bytes_whatever_the_batch(tiny_model: LatentDiffusion, sampler: str) -> None:
+    def waves(**more: object) -> np.ndarray:
+        return audioldm.text_to_audio(tiny_model, "rain", seed=7, duration=0.5, sampler=sampler, **more)
+
+    alone, four = waves(), waves(batchsize=4)
+    assert four.shape[0] == 4
+    assert alone[0].tobytes() == four[0].tobytes()
+    assert len({wave.tobytes() for wave in four}) == 4, "each sound must have noise of its own"
+    torch.manual_seed(99)
+    assert waves().tobytes() == alone.tobytes(), "the global generator must not matter"
+
+
+def test_each_sound_can_be_made_again_on_its_own(tiny_model: LatentDiffusion) -> None:
+    options = GenerateOptions(duration=0.5, ddim_steps=2, batchsize=2, n_candidates=3, sampler="ddim")
+    vector = condition(tiny_model, read_prompt("waves"))
+    for sound in generate(tiny_model, vector, options):
+        again = GenerateOptions(duration=0.5, ddim_steps=2, seed=sound.noise_seed, sampler="ddim")
+        (one,) = generate(tiny_model, vector, again)
+        assert one.wave.tobytes() == sound.wave.tobytes()
+
+
+def test_the_candidate_nearest_to_the_condition_is_kept(tiny_model: LatentDiffusion) -> None:
+    options = GenerateOptions(duration=0.5, ddim_steps=2, n_candidates=4)
+    vector = condition(tiny_model, read_prompt("waves"))
+    (kept,) = generate(tiny_model, vector, options)
+    cosines = []
+    for candidate in range(4):
+        seed = noise_seed(options.seed, 0, candidate)
+        (sound,) = generate(tiny_model, vector, GenerateOptions(duration=0.5, ddim_steps=2, seed=seed))
+        cosines.append(float(tiny_model.clap.encode_audio([sound.wave]) @ vector[0]))
+    assert kept.candidate == int(np.argmax(cosines)) and kept.similarity == pytest.approx(max(cosines))
+
+
+def test_seeds_of_sounds() -> None:
+    seeds = [noise_seed(5, item, candidate) for item in range(8) for candidate in range(8)]
+    assert seeds[0] == 5 and len(set(seeds)) == 64 and all(0 <= seed < 2**53 for seed in seeds)
+
+
+def test_prompt_translator_and_seed_all_matter(tiny_model: LatentDiffusion, picture: Path) -> None:
+    def wave(prompt: str, **more: object) -> bytes:
+        return audioldm.text_to_audio(tiny_model, prompt, duration=0.5, **more).tobytes()
+
+    results = [
+        wave("rain"),
+        wave("a dog"),
+        wave("rain", seed=1),
+        wave(str(picture)),
+        wave(str(picture), translator="tiny_mse"),
+    ]
+    assert len(set(results)) == len(results)
+    as_image = audioldm.image_to_audio(tiny_model, Image.open(picture), duration=0.5)
+    assert as_image.tobytes() == results[3] == wave(str(picture), translator="tiny_cos")
+
+
+def test_a_sound_as_prompt(tiny_model: LatentDiffusion, tmp_path: Path) -> None:
+    first = audioldm.text_to_audio(tiny_model, "rain", duration=0.7)
+    (path,) = audioldm.save_wave(first, tmp_path, "like it")
+    waves = audioldm.text_to_audio(tiny_model, "", str(path), duration=0.5)
+    assert waves.shape == (1, 1, 8000)
+    expected = tiny_model.clap.encode_audio([read_prompt(audio_file=path).content])
+    torch.testing.assert_close(condition(tiny_model, read_prompt(audio_file=path)), expected)
+
+
+def test_upstreams_call_by_position(tiny_model: LatentDiffusion) -> None:
+    waves = audioldm.text_to_audio(tiny_model, "rain", None, 3, 2, 0.6, 2, 2.5, 2, None)
+    assert waves.shape == (2, 1, 9600)
+
+
+@pytest.mark.parametrize("image", ["a dog", "missing.png"])
+def test_image_to_audio_wants_an_image(tiny_model: LatentDiffusion, image: str) -> None:
+    with pytest.raises(InputError):
+        audioldm.image_to_audio(tiny_model, image)
+
+
+# Only what is needed
+
+
+def test_an_image_run_reads_neither_text_tower_nor_audio_tower(copy: Path, picture: Path) -> None:
+    tiny.strip(copy / "clap" / "model.safetensors", "text_model.", "audio_model.")
+    tiny.strip(copy / "clip" / "model.safetensors", "text_model.")
+    (copy / "clap" / "tokenizer.json").unlink()
+    waves = audioldm.image_to_audio(LatentDiffusion.from_folder(copy, "cpu"), str(picture), duration=0.5)
+    assert waves.shape == (1, 1, 8000)
+
+
+def test_a_text_run_reads_neither_clip_nor_audio_tower(copy: Path) -> None:
+    tiny.strip(copy / "clap" / "model.safetensors", "audio_model.")
+    tiny.strip(copy / "clip" / "model.safetensors", "text_model.", "vision_model.")
+    model = LatentDiffusion.from_folder(copy, "cpu")
+    assert audioldm.text_to_audio(model, "rain", duration=0.5).shape == (1, 1, 8000)
+    with pytest.raises(InputError, match="audio_model.* is missing"):
+        audioldm.text_to_audio(model, "rain", duration=0.5, n_candidate_gen_per_text=2)
+
+
+def test_nothing_is_read_before_it_is_used(copy: Path) -> None:
+    for part in ("unet", "vae", "vocoder", "clap", "clip"):
+        next((copy / part).glob("*.safetensors")).write_bytes(b"not weights")
+    model = LatentDiffusion.from_folder(copy, "cpu")
+    for part in ("unet", "vae", "vocoder"):
+        with pytest.raises(InputError, match=f"{part}.* is missing or damaged"):
+            getattr(model, part)
+
+
+def test_without_references_the_unconditional_is_computed(copy: Path, tiny_model: LatentDiffusion) -> None:
+    (copy / "reference.safetensors").unlink()
+    computed = LatentDiffusion.from_folder(copy, "cpu").unconditional
+    torch.testing.assert_close(computed, tiny_model.unconditional)
+
+
+def test_importing_and_refusing_need_no_torch(tiny_folder: Path, picture: Path) -> None:
+    missing = str(picture.with_name("none.png"))
+    code = f"""
+import sys, audioldm, audioldm.cli
+heavy = ("torch", "numpy", "PIL", "transformers", "diffusers", "safetensors", "requests")
+assert not [name for name in heavy if name in sys.modules]
+try:
+    audioldm.cli.main(["-h"])
+except SystemExit:
+    pass
+assert not [name for name in heavy if name in sys.modules]
+model = ["--model_name", {str(tiny_folder)!r}]
+assert audioldm.cli.main([*model, "-t", "rain", "-dur", "0"]) == 2
+assert audioldm.cli.main([*model, "-t", {missing!r}]) == 2
+assert audioldm.cli.main([*model, "-t", {str(picture)!r}, "--translator", "x"]) == 2
+assert "torch" not in sys.modules
+"""
+    repository = Path(audioldm.__file__).parents[1]
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=repository)
+
+
+# Translators, known sounds, spoilt folders
+
+
+def test_a_translator_of_another_space_is_refused(copy: Path, picture: Path, tmp_path: Path) -> None:
+    other = tiny.build(tmp_path / "other", seed=1)
+    model = LatentDiffusion.from_folder(copy, "cpu")
+    foreign = LatentDiffusion.from_folder(other, "cpu")
+    shutil.rmtree(copy.parent / "translators")
+    shutil.copytree(other.parent / "translators", copy.parent / "translators")
+    with pytest.raises(InputError) as caught:
+        audioldm.image_to_audio(model, str(picture))
+    for space in (*model.spaces, *foreign.spaces):
+        assert space in str(caught.value)
+
+
+def test_the_nearest_known_sounds_are_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = LatentDiffusion.from_folder(copy, "cpu")
+    names = ["dog", "rain", "organ", "sea"]
+    vectors = model.clap.encode_text(tiny.WORDS).clone()
+    references = load_file(copy / "reference.safetensors")
+    save_file({**references, "sounds": vectors}, copy / "reference.safetensors")
+
+    def warnings(threshold: float, prompt: str) -> list[str]:
+        caplog.clear()
+        sounds = {"sounds": [{"name": n} for n in names], "threshold": threshold}
+        (copy / "sounds.json").write_text(json.dumps(sounds))
+        with caplog.at_level(logging.WARNING, "audioldm"):
+            condition(LatentDiffusion.from_folder(copy, "cpu"), read_prompt(prompt))
+        return [record.getMessage() for record in caplog.records]
+
+    assert warnings(0.999, tiny.WORDS[1]) == []
+    (warning,) = warnings(1.1, tiny.WORDS[1])
+    assert warning.split(": ")[1].startswith("rain, ") and len(warning.split(", ")) == 3
+
+
+@pytest.mark.parametrize("part", ["unet/config.json", "scheduler/scheduler_config.json"])
+def test_a_spoilt_folder_is_told_in_a_sentence(copy: Path, part: str) -> None:
+    (copy / part).write_text("{")
+    with pytest.raises(InputError, match=part):
+        audioldm.text_to_audio(LatentDiffusion.from_folder(copy, "cpu"), "rain", duration=0.5)
+
+
+def test_weights_that_do_not_fit_their_config(copy: Path) -> None:
+    path = copy / "vocoder" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "upsample_initial_channel": 64}))
+    with pytest.raises(InputError, match="does not fit its config.json"):
+        _ = LatentDiffusion.from_folder(copy, "cpu").vocoder
+    tiny.strip(copy / "vae" / "diffusion_pytorch_model.safetensors", "post_quant_conv.")
+    with pytest.raises(InputError, match="post_quant_conv.* is missing"):
+        _ = LatentDiffusion.from_folder(copy, "cpu").vae
+
+
+def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="not a model folder"):
+        audioldm.build_model(tmp_path)
+    (copy / "vae" / "diffusion_pytorch_model.safetensors").unlink()
+    with pytest.raises(InputError, match="no weights in vae"):
+        audioldm.build_model(str(copy))
+    with pytest.raises(InputError, match="config must be left out"):
+        audioldm.build_model(config={})
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"duration": 0.49}, {"duration": 601}, {"duration": float("nan")}, {"duration": float("inf")},
+        {"duration": "5"}, {"duration": True}, {"ddim_steps": 0}, {"ddim_steps": 1001}, {"ddim_steps": 2.5},
+        {"guidance_scale": 0}, {"guidance_scale": -3}, {"guidance_scale": float("nan")}, {"seed": -1},
+        {"seed": 2**63}, {"seed": 1.0}, {"batchsize": 0}, {"batchsize": 65}, {"n_candidates": 0},
+        {"n_candidates": 33}, {"sampler": "euler"},
+    ],
+)  # fmt: skip
+def test_options_out_of_range(bad: dict) -> None:
+    with pytest.raises(InputError):
+        GenerateOptions.build(bad)
+
+
+def test_options_fall_to_the_models_own_and_then_to_ours() -> None:
+    given = {"seed": np.int64(7), "duration": None}
+    options = GenerateOptions.build(given, {"duration": 9.0, "ddim_steps": 3})
+    assert (options.seed, options.duration, options.ddim_steps, options.guidance_scale) == (7, 9.0, 3, 2.5)
+    with pytest.raises(InputError, match="stepz"):
+        GenerateOptions.build({}, {"stepz": 3})
