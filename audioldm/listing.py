@@ -40,5 +40,7 @@ def listing() -> list[str]:
 
 
 def _described(entry: zoo.Entry) -> str:
-    facts = ", ".join(f"{name} {value}" for name, value in entry.metadata.items() if name not in UNTOLD)
+    facts = ", ".join(
+        f"{name} {value}" for name, value in sorted(entry.metadata.items()) if name not in UNTOLD
+    )
     return f"{entry.name} ({facts})" if facts else entry.name

@@ -22,8 +22,8 @@ ERROR = "audioldm: error: "
 
 
 @pytest.fixture
-def command(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
-    """Runs the command in an empty folder with the tiny model; returns exit code, stdout's and stderr's lines."""
+def command(tiny_folder: Path, tmp_path: Path, monkeypatch, capsys):
+    """Runs the command in an empty folder with the tiny model: exit code, lines of stdout and of stderr."""
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -89,8 +89,8 @@ def test_output_to_a_named_file(command) -> None:
     assert (code, out) == (0, ["there/my-1.wav", "there/my-2.wav"])
     Path("there/other.json").write_text("mine")
     assert command("-t", "rain", "-dur", "0.5", "-o", "there/other.wav")[0] == 2
-    assert files() == [f"there/{n}" for n in ("my-1.json", "my-1.wav", "my-2.json", "my-2.wav", "my.json", "my.wav",
-                                             "other.json")]  # fmt: skip
+    named = ("my-1.json", "my-1.wav", "my-2.json", "my-2.wav", "my.json", "my.wav", "other.json")
+    assert files() == [f"there/{name}" for name in named]
 
 
 def test_a_data_uri_is_shortened(command, picture: Path) -> None:
@@ -218,7 +218,7 @@ def test_the_unexpected_is_one_sentence_too(command, monkeypatch: pytest.MonkeyP
 
 
 def test_a_failing_write_leaves_nothing(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("soundfile.write", fail)
@@ -227,11 +227,14 @@ def test_a_failing_write_leaves_nothing(command, monkeypatch: pytest.MonkeyPatch
 
 
 def test_ctrl_c_ends_with_130_and_whole_files(tiny_folder: Path, tmp_path: Path) -> None:
-    arguments = ["-t", "rain", "--model_name", str(tiny_folder), "-dur", "0.5", "-b", "64", "--ddim_steps", "40"]
+    arguments = ["-t", "rain", "--model_name", str(tiny_folder), "-s", str(tmp_path)]
     process = subprocess.Popen(
-        [sys.executable, "-m", "audioldm", *arguments, "-s", str(tmp_path)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
-    )  # fmt: skip
+        [sys.executable, "-m", "audioldm", *arguments, "-dur", "0.5", "-b", "64", "--ddim_steps", "40"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     assert process.stdout and process.stdout.readline().endswith(".wav\n")  # it is in the midst of the second
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

@@ -104,6 +104,33 @@ def test_upstreams_call_by_position(tiny_model: LatentDiffusion) -> None:
     assert waves.shape == (2, 1, 9600)
 
 
+def test_denoising_and_decoding_are_those_of_the_libraries(
+    tiny_folder: Path, tiny_model: LatentDiffusion
+) -> None:
+    from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+    from transformers import SpeechT5HifiGan
+
+    unet = UNet2DConditionModel.from_pretrained(tiny_folder / "unet").eval()
+    vae = AutoencoderKL.from_pretrained(tiny_folder / "vae").eval()
+    vocoder = SpeechT5HifiGan.from_pretrained(tiny_folder / "vocoder", dtype=torch.float32).eval()
+    scheduler = DDIMScheduler.from_pretrained(tiny_folder / "scheduler")
+    vector, unconditional = tiny_model.clap.encode_text(["rain"]), tiny_model.unconditional
+    scheduler.set_timesteps(10)
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(1, 8, 26, 16, generator=generator)  # 1 s: 100 frames / 4, made even for the UNet
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            without = unet(x, t, encoder_hidden_states=None, class_labels=unconditional).sample
+            with_it = unet(x, t, encoder_hidden_states=None, class_labels=vector).sample
+            said = without + 2 * (with_it - without)
+            x = scheduler.step(said, t, x, eta=1.0, generator=generator).prev_sample
+        expected = vocoder(vae.decode(x / 0.9).sample[0])[0, :16_000].numpy()
+    expected *= min(1, 0.99 / np.abs(expected).max())
+    options = {"duration": 1, "ddim_steps": 10, "sampler": "ddim", "guidance_scale": 2.0, "seed": 5}
+    waves = audioldm.text_to_audio(tiny_model, "rain", **options)
+    np.testing.assert_allclose(waves[0, 0], expected, atol=1e-3)
+
+
 @pytest.mark.parametrize("image", ["a dog", "missing.png"])
 def test_image_to_audio_wants_an_image(tiny_model: LatentDiffusion, image: str) -> None:
     with pytest.raises(InputError):

@@ -61,7 +61,8 @@ def start(model: ClapModel, student: Student) -> None:
 
     relu(x) - relu(-x) = x: the first layer holds I and -I, the second H and -H, rotated into 512 dimensions.
     """
-    model.text_model.load_state_dict(student.tower.state_dict(), strict=True)
+    buffers = dict(model.text_model.named_buffers())  # position numbers, which RoBERTa does not store
+    model.text_model.load_state_dict(buffers | student.tower.state_dict(), strict=True)
     width = TEXT["hidden_size"]
     rotation = nn.init.orthogonal_(torch.empty(512, 384), generator=torch.Generator().manual_seed(1))
     head = 4 * rotation @ student.head.weight.detach()

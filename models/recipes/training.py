@@ -121,3 +121,5 @@ def save_half(module: nn.Module, folder: Path) -> None:
     """Write a diffusers or transformers module as fp16 safetensors and its config into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     module.to("cpu", torch.float16).save_pretrained(folder, safe_serialization=True)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # the libraries write weights for the owner's eyes only

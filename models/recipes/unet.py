@@ -23,7 +23,7 @@ from .clap import CLAP, Trainee, features, pooled
 from .training import DEVICE, autocast, fit, save_half
 from .vae import mels
 
-BATCH = 32
+BATCH = 16
 NOISE = 0.35  # length of the noise added to the unit condition vector
 
 
@@ -104,7 +104,7 @@ def main() -> None:
                           class_labels=condition(rows)).sample
         return F.mse_loss(answer.float(), target), {}
 
-    fit("unet", unet, loss, steps=options.steps, minutes=options.minutes, lr=1e-3, weight_decay=0.02, ema=0.9985)
+    fit("unet", unet, loss, steps=options.steps, minutes=options.minutes, lr=6e-4, weight_decay=0.02, ema=0.998)
     save_half(unet, data.STARTER / "unet")
     scheduler().save_pretrained(data.STARTER / "scheduler")
     print(json.dumps({"parameters": sum(p.numel() for p in unet.parameters())}))

@@ -1,0 +1,92 @@
+"""Seconds per stage, and peak memory, of one prompt: ``python benchmarks/stages.py -t examples/dog.jpg``.
+
+Stages are those of audioldm/pipeline.py. Importing happens inside them, when a part is first needed; its time
+is taken apart by watching import statements. What loading the encoder costs is its first use less its second.
+"""
+
+from __future__ import annotations
+
+import argparse
+import builtins
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+
+class Stopwatch:
+    """Seconds by stage; those of import statements go to the stage "import" wherever they occur."""
+
+    def __init__(self) -> None:
+        self.seconds = dict.fromkeys(("import", "load", "condition", "denoise", "decode", "write"), 0.0)
+        self._import, self._depth = builtins.__import__, 0
+        builtins.__import__ = self._timed_import
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        began, imported = time.perf_counter(), self.seconds["import"]
+        yield
+        imported = self.seconds["import"] - imported
+        self.seconds[name] += time.perf_counter() - began - imported
+
+    def _timed_import(self, *args: object, **kwargs: object) -> object:
+        began = time.perf_counter()
+        self._depth += 1
+        try:
+            return self._import(*args, **kwargs)
+        finally:
+            self._depth -= 1
+            if not self._depth:
+                self.seconds["import"] += time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-t", "--text", default="a dog barking", help="text or image")
+    parser.add_argument("--model_name", default="starter", help="name or folder")
+    parser.add_argument("-dur", "--duration", type=float, help="seconds")
+    parser.add_argument("--ddim_steps", type=int)
+    parser.add_argument("--sampler")
+    parser.add_argument("--device")
+    args = parser.parse_args()
+
+    watch = Stopwatch()
+    from audioldm import output, pipeline
+    from audioldm.options import GenerateOptions
+
+    with watch.stage("load"):
+        model = pipeline.build_model(model_name=args.model_name, device=args.device)
+        given = {"duration": args.duration, "ddim_steps": args.ddim_steps, "sampler": args.sampler}
+        options = GenerateOptions.build(given, model.defaults)
+        prompt = pipeline.read_prompt(args.text)
+        _ = model.unet, model.vae, model.vocoder, model.unconditional
+        pipeline.condition(model, prompt)
+    with watch.stage("condition"):
+        vector = pipeline.condition(model, prompt)
+    watch.seconds["load"] -= watch.seconds["condition"]
+    with watch.stage("denoise"):
+        latents = pipeline.denoise(model, vector, options, options.seed)
+    with watch.stage("decode"):
+        wave = pipeline.decode(model, latents, options.duration)
+    with watch.stage("write"), tempfile.TemporaryDirectory() as folder:
+        output.make_record(model, prompt, None, options)
+        output.save_wave(wave[None, None], folder)
+
+    for name, seconds in watch.seconds.items():
+        print(f"{name:10} {seconds:7.2f} s")
+    print(f"{'together':10} {sum(watch.seconds.values()):7.2f} s")
+    print(
+        f"{'peak RSS':10} {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:7.2f} GiB"
+    )  # Linux: KiB
+    print(
+        f"{options.duration:g} s of sound, {options.ddim_steps} steps of {options.sampler}, on {model.device}"
+    )
+
+
+if __name__ == "__main__":
+    main()
