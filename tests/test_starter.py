@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-
 from server import Server
 
 REPOSITORY = Path(__file__).resolve().parents[1]

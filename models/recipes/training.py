@@ -58,7 +58,8 @@ def fit(
     """Train ``module`` with AdamW on ``loss(step)`` until ``steps`` or ``minutes``; return it averaged.
 
     The learning rate warms up, then falls as a cosine over whichever budget runs out first. A checkpoint every
-    two minutes in ``build/recipes/<name>.pt`` is resumed by the next call; losses go to ``<name>.csv``.
+    two minutes in ``build/recipes/<name>.pt`` is resumed by the next call (one with fewer minutes than were spent
+    only returns what is there, so a running training can be looked at); losses go to ``<name>.csv``.
     """
     WORK.mkdir(parents=True, exist_ok=True)
     checkpoint = WORK / f"{name}.pt"
@@ -75,12 +76,12 @@ def fit(
         step, used = state["step"], state["seconds"]
         print(f"{name}: resumed at step {step} after {used / 60:.1f} min", flush=True)
     start = time.monotonic() - used
-    saved, sums, count = time.monotonic(), {}, 0
+    first, saved, sums, count = step, time.monotonic(), {}, 0
     log = open(WORK / f"{name}.csv", "a", newline="")
     while True:
         elapsed = time.monotonic() - start
         progress = max(step / steps, elapsed / (60 * minutes))
-        if progress >= 1 or time.monotonic() - saved > 120:
+        if step > first and (progress >= 1 or time.monotonic() - saved > 120):
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(),
                      "averaged": averaged.weights, "step": step, "seconds": elapsed}
             torch.save(state, checkpoint.with_suffix(".part"))
