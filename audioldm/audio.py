@@ -105,6 +105,17 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
         with os.fdopen(handle, "wb") as file:
             soundfile.write(file, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
         os.chmod(temporary, 0o644)
-        os.link(temporary, path)  # unlike a rename, a link refuses to replace an existing file
+        _publish(temporary, path)
     finally:
         os.unlink(temporary)
+
+
+def _publish(temporary: str, path: Path) -> None:
+    """Give the finished file its name, without replacing what may have it already."""
+    try:
+        os.link(temporary, path)  # a rename would replace
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and some network drives have no hard links
+        with open(path, "xb") as file:
+            file.write(Path(temporary).read_bytes())

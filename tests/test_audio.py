@@ -64,6 +64,18 @@ def test_no_wave_is_overwritten_and_nothing_half_written_stays(tmp_path):
         write_wave(tmp_path / "missing" / "a.wav", np.zeros(10, np.float32))
 
 
+def test_a_drive_without_hard_links_is_written_to_as_well(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", refuse)
+    write_wave(tmp_path / "a.wav", np.full(100, 0.5, np.float32))
+    assert read_wave(tmp_path / "a.wav").tolist() == pytest.approx([0.5] * 100, abs=1e-4)
+    with pytest.raises(FileExistsError):
+        write_wave(tmp_path / "a.wav", np.zeros(10, np.float32))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
+
+
 @pytest.mark.parametrize("content, says", [(None, "no such"), (b"", "not an audio"), (b"RIFFhello", "not an audio")])
 def test_bad_files_are_refused_in_a_sentence(tmp_path, content, says):
     path = tmp_path / "bad.wav"

@@ -110,10 +110,14 @@ def augment(mels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def pooled(model: ClapModel, lines: list[str]) -> Tensor:
-    """The text tower's pooled outputs (N, 192)."""
+def pooled(model: nn.Module, lines: list[str]) -> Tensor:
+    """The text tower's pooled outputs (N, 192); ``model`` is a ClapModel or a dual encoder."""
     ids = tokenizer()(lines, truncation=True)["input_ids"]
-    return torch.cat([model.text_model(*padded(ids[i : i + 256])).pooler_output for i in range(0, len(ids), 256)])
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    states = torch.empty(len(ids), TEXT["hidden_size"], device=DEVICE)
+    for rows in (order[i : i + 256] for i in range(0, len(order), 256)):
+        states[rows] = model.text_model(*padded([ids[i] for i in rows])).pooler_output
+    return states
 
 
 def main() -> None:

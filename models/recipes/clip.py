@@ -3,7 +3,7 @@
     python -m models.recipes.clip
 
 Only the visual projection is fitted, in closed form. What a picture means is the classifier's own opinion: the softmax
-over 1,000 classes times the text vectors of the classes' names (ConSE, arXiv 1312.5650). A linear map cannot take a
+over 1,000 classes times the text vectors of the classes' names, synonyms and parents (ConSE, arXiv 1312.5650). A linear map cannot take a
 softmax, so it is fitted (ridge regression) to ConSE's answers on augmented photographs and to one prototype of every
 class, the mean feature moved along the class's weights, so that it knows classes of which it sees no photograph. No
 photograph whose subject makes a known sound (``photos.csv``) is used: those judge.
@@ -112,6 +112,19 @@ def prototypes(weight: Tensor, features: Tensor) -> Tensor:
     return (features.mean(0) + features.std(0).mean() * direction).clamp(min=0)
 
 
+def imagined(weight: Tensor, views: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``count`` features of every class (1000 count, 1280) as if photographed, and the classes.
+
+    A view of one of the photographs ``rows``, moved from its class's weights towards those of another class.
+    """
+    direction = (weight - weight.mean(0)) / (weight - weight.mean(0)).std()
+    wanted = torch.arange(len(weight)).repeat(count)
+    chosen = rows[torch.randint(len(rows), (len(wanted),))]
+    seen = views[chosen, torch.randint(views.shape[1], (len(wanted),))]
+    step = views[:, 0].std(0).mean() * (0.35 + 0.7 * torch.rand(len(wanted), 1))
+    return (seen + step * (direction[wanted] - direction[chosen])).clamp(min=0), wanted
+
+
 def ridge(features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """The map (D, 1280) from ``features`` (N, 1280) to ``targets`` (N, D) of least weighted squares plus RIDGE."""
     weighted = features * weights[:, None]
@@ -129,8 +142,10 @@ def main() -> None:
     rotation = nn.init.orthogonal_(torch.empty(512, 384), generator=torch.Generator().manual_seed(0))
     text_projection = 4 * rotation @ student.head.weight.detach()
     with torch.no_grad():
-        pooled = student.tower(*padded(tokenizer()(texts.class_names())["input_ids"])).pooler_output
-        words = F.normalize(pooled @ text_projection.T, dim=1)
+        words = F.normalize(sum(
+            F.normalize(student.tower(*padded(tokenizer()(names)["input_ids"])).pooler_output @ text_projection.T, dim=1)
+            for names in (texts.class_names(), texts.class_synonyms())
+        ), dim=1)
     logits = views @ weight.T + bias
     conse = F.normalize(logits.softmax(-1) @ words, dim=-1)
     imagined = prototypes(weight, views[:, 0])

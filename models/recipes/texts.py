@@ -47,7 +47,8 @@ def class_names() -> list[str]:
     vague = {"whole", "unit", "artifact", "artefact", "object", "physical object", "matter", "entity", "organism",
              "living thing", "animate thing", "being", "instrumentality", "placental", "placental mammal", "chordate",
              "vertebrate", "craniate", "eutherian", "eutherian mammal", "mammal", "animal", "animate being",
-             "carnivore", "physical entity", "causal agent", "substance", "commodity", "consumer goods", "domestic animal",
+             "carnivore", "physical entity", "causal agent", "substance", "commodity", "consumer goods",
+             "domestic animal",
              "domesticated animal", "covering", "system", "abstraction", "canine", "canid", "device", "structure",
              "construction", "equipment", "implement", "container", "conveyance", "transport", "abstract entity"}
     synsets, names = nouns(), []
@@ -60,6 +61,12 @@ def class_names() -> list[str]:
                 words.append(lemmas[0])
         names.append(", ".join(words))
     return names
+
+
+def class_synonyms() -> list[str]:
+    """Up to four names of each of the 1,000 classes: "cornet, horn, trumpet, trump"."""
+    lemmas = (nouns()[path.name[1:9]][0] for path in photos())
+    return [", ".join(dict.fromkeys(lemma.lower() for lemma in names[:4])) for names in lemmas]
 
 
 def captions(split: str) -> list[str]:

@@ -148,7 +148,9 @@ def main() -> None:
     rate = 3e-4 if options.adversarial else 1.5e-3
     fit(name, vocoder, loss, steps=options.steps, minutes=options.minutes, lr=rate, betas=(0.8, 0.99), report=report)
     print(report(0, vocoder))
-    vocoder.remove_weight_norm()
+    for layer in list(vocoder.modules()):  # transformers 5.23's own remover does not know what its applier makes
+        if nn.utils.parametrize.is_parametrized(layer):
+            nn.utils.parametrize.remove_parametrizations(layer, "weight")
     save_half(vocoder, data.STARTER / "vocoder")
 
 
