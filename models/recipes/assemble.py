@@ -24,7 +24,7 @@ INDEX = {
     "scheduler": ["diffusers", "DDIMScheduler"],
     "clap": ["transformers", "ClapModel"],
     "clip": ["transformers", "VisionTextDualEncoderModel"],
-    "default_translator": "wit_cos_512",
+    "default_translator": "audiocaps_cos_512",
     "defaults": {"sampler": "dpm++", "ddim_steps": 25, "guidance_scale": 3.0, "n_candidates": 3},
 }
 UNKNOWN_SHARE = 0.02  # of the known sounds' own sentences that may be called unknown

@@ -3,10 +3,10 @@
     python -m models.recipes.clip
 
 Only the visual projection is fitted, in closed form. What a picture means is the classifier's own opinion: the softmax
-over 1,000 classes times the text vectors of the classes' names, synonyms and parents (ConSE, arXiv 1312.5650). A linear map cannot take a
-softmax, so it is fitted (ridge regression) to ConSE's answers on augmented photographs and to one prototype of every
-class, the mean feature moved along the class's weights, so that it knows classes of which it sees no photograph. No
-photograph whose subject makes a known sound (``photos.csv``) is used: those judge.
+over 1,000 classes times the text vectors of the classes' names, synonyms and parents (ConSE, arXiv 1312.5650). A linear
+map cannot take a softmax, so it is fitted (ridge regression) to ConSE's answers on augmented photographs and to one
+prototype of every class, the mean feature moved along the class's weights, so that it knows classes of which it sees no
+photograph. No photograph whose subject makes a known sound (``photos.csv``) is used: those judge.
 """
 
 from __future__ import annotations
@@ -142,10 +142,9 @@ def main() -> None:
     rotation = nn.init.orthogonal_(torch.empty(512, 384), generator=torch.Generator().manual_seed(0))
     text_projection = 4 * rotation @ student.head.weight.detach()
     with torch.no_grad():
-        words = F.normalize(sum(
-            F.normalize(student.tower(*padded(tokenizer()(names)["input_ids"])).pooler_output @ text_projection.T, dim=1)
-            for names in (texts.class_names(), texts.class_synonyms())
-        ), dim=1)
+        both = [tokenizer()(names)["input_ids"] for names in (texts.class_names(), texts.class_synonyms())]
+        vectors = [student.tower(*padded(ids)).pooler_output @ text_projection.T for ids in both]
+        words = F.normalize(sum(F.normalize(v, dim=1) for v in vectors), dim=1)
     logits = views @ weight.T + bias
     conse = F.normalize(logits.softmax(-1) @ words, dim=-1)
     imagined = prototypes(weight, views[:, 0])

@@ -114,6 +114,32 @@ def fit(
     return module.eval()
 
 
+class Adversary:
+    """Trains ``critics`` a step at a time and gives the generator its least-squares adversarial loss.
+
+    ``critics`` turn a batch into lists of features, one for each critic, the score last (arXiv 1611.04076); the
+    generator is also to match the features (arXiv 1512.09300).
+    """
+
+    def __init__(self, critics: nn.Module, lr: float = 4e-4, matching: float = 2.0) -> None:
+        self.critics, self.matching = critics.to(DEVICE), matching
+        self.optimizer = torch.optim.AdamW(critics.parameters(), lr=lr, betas=(0.8, 0.99))
+
+    def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
+        judged, truth = self.critics(fake.detach()), self.critics(real)
+        verdict = sum((t[-1] - 1).square().mean() + j[-1].square().mean() for j, t in zip(judged, truth, strict=True))
+        self.optimizer.zero_grad(set_to_none=True)
+        verdict.backward()
+        self.optimizer.step()
+        with torch.no_grad():
+            truth = self.critics(real)
+        loss = fake.new_zeros(())
+        for ours, theirs in zip(self.critics(fake), truth, strict=True):
+            alike = sum((a - b).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True))
+            loss = loss + (ours[-1] - 1).square().mean() + self.matching * alike
+        return loss / len(truth)
+
+
 def _cos(progress: float) -> float:
     return float(torch.cos(torch.tensor(min(progress, 1.0) * torch.pi)))
 

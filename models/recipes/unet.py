@@ -3,8 +3,9 @@
     python -m models.recipes.unet --minutes 90
 
 v-prediction (arXiv 2202.00512). The condition of a clip is, at random, its
-own CLAP audio vector (as AudioLDM was trained) or the text vector of one of its label's sentences, with some noise
-so that a translated picture, which lands beside the text, is understood too; 10 % see the empty prompt.
+own CLAP audio vector (as AudioLDM was trained), the text vector of one of its label's sentences, or a translated
+picture of such a thing; 10 % see the empty prompt. The pictures are features imagined for the classes that make the
+sound (``clip.imagined``): no photograph of a sounding thing is used.
 """
 
 from __future__ import annotations
@@ -16,15 +17,20 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from torch import Tensor
-from transformers import ClapModel
+from transformers import ClapModel, VisionTextDualEncoderModel
 
-from . import data
+from translator.model import load_translator
+
+from . import data, texts
 from .clap import CLAP, Trainee, features, pooled
+from .clip import CLIP, held_out_photos, imagined, photo_features, vision_tower
 from .training import DEVICE, autocast, fit, save_half
+from .translators import FOLDER as TRANSLATORS
 from .vae import mels
 
 BATCH = 16
-NOISE = 0.35  # length of the noise added to the unit condition vector
+PICTURES = 20  # imagined of each class
+NOISE = 0.5  # greatest length of the noise added to the unit condition vector
 
 
 def network() -> UNet2DConditionModel:
@@ -57,6 +63,20 @@ def conditions(clips: list[data.Clip]) -> tuple[Tensor, list[Tensor], Tensor]:
 
 
 @torch.no_grad()
+def translated() -> dict[str, Tensor]:
+    """Sound -> CLAP vectors (N, 512) of imagined pictures of what makes it, by every trained translator."""
+    tower, weight, _ = vision_tower()
+    views, apart = photo_features(tower), held_out_photos()
+    sounds = [apart.get(photo.name) for photo in texts.photos()]
+    rows = torch.tensor([row for row, sound in enumerate(sounds) if sound is None])
+    features, classes = imagined(weight, views, rows, PICTURES)
+    project = VisionTextDualEncoderModel.from_pretrained(CLIP).float().visual_projection
+    vectors = torch.stack([load_translator(f)(project(features)) for f in TRANSLATORS.glob("*.safetensors")], dim=1)
+    return {sound: torch.cat([vectors[classes == row].flatten(0, 1) for row, s in enumerate(sounds) if s == sound])
+            for sound in set(sounds) - {None}}
+
+
+@torch.no_grad()
 def moments(vae: AutoencoderKL, clips: list[data.Clip]) -> tuple[Tensor, Tensor]:
     """Means and deviations of the clips' scaled latents, each (N, 16, 64, 8)."""
     posteriors = [vae.encode(x.to(DEVICE)).latent_dist for x in mels(clips, "sounds").split(16)]
@@ -83,9 +103,16 @@ def main() -> None:
     unet = unet.to(memory_format=torch.channels_last)
     alphas = scheduler().alphas_cumprod.to(DEVICE)
 
+    pictures = translated()
+    shown = [pictures.get(name, said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
+
+    def one_of(vectors: list[Tensor], rows: Tensor) -> Tensor:
+        return torch.stack([vectors[i][int(torch.randint(len(vectors[i]), ()))] for i in labels[rows].tolist()])
+
     def condition(rows: Tensor) -> Tensor:
-        text = torch.stack([said[i][int(torch.randint(len(said[i]), ()))] for i in labels[rows].tolist()])
-        vectors = torch.where(torch.rand(len(rows), 1, device=DEVICE) < 0.25, heard[rows], text)
+        chance = torch.rand(len(rows), 1, device=DEVICE)
+        vectors = torch.where(chance < 0.25, heard[rows], one_of(said, rows))
+        vectors = torch.where(chance > 0.7, one_of(shown, rows), vectors)
         vectors = vectors + NOISE * torch.rand(len(rows), 1, device=DEVICE) * torch.randn_like(vectors) / 512**0.5
         vectors = torch.where(torch.rand(len(rows), 1, device=DEVICE) < 0.1, empty, vectors)
         return F.normalize(vectors, dim=1)

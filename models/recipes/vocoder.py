@@ -18,7 +18,7 @@ from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 from audioldm.audio import HOP_LENGTH, SAMPLE_RATE, log_mel
 
 from . import data
-from .training import DEVICE, WORK, autocast, fit, save_half
+from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
 
 FRAMES = 48  # of a training crop: 0.48 s
 BATCH = 6
@@ -86,28 +86,6 @@ class Critics(nn.Module):
         return answers
 
 
-class Adversary:
-    """Trains the critics a step at a time and gives the generator its adversarial loss."""
-
-    def __init__(self) -> None:
-        self.critics = Critics().to(DEVICE)
-        self.optimizer = torch.optim.AdamW(self.critics.parameters(), lr=4e-4, betas=(0.8, 0.99))
-
-    def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
-        judged, truth = self.critics(fake.detach()), self.critics(real)
-        verdict = sum((t[-1] - 1).square().mean() + j[-1].square().mean() for j, t in zip(judged, truth, strict=True))
-        self.optimizer.zero_grad(set_to_none=True)
-        verdict.backward()
-        self.optimizer.step()
-        loss = 0.0
-        with torch.no_grad():
-            truth = self.critics(real)
-        for ours, theirs in zip(self.critics(fake), truth, strict=True):
-            matching = sum((a - b).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True))
-            loss = loss + (ours[-1] - 1).square().mean() + 2 * matching
-        return loss / len(CRITIC_RESOLUTIONS)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=30)
@@ -119,7 +97,7 @@ def main() -> None:
     train = waves(data.clips(labels), "train")
     held_out = waves(data.clips(judge=True), "judge")[:48, : SAMPLE_RATE].float().to(DEVICE)
     vocoder = SpeechT5HifiGan.from_pretrained(data.STARTER / "vocoder").float() if options.adversarial else network()
-    adversary = Adversary() if options.adversarial else None
+    adversary = Adversary(Critics()) if options.adversarial else None
     vocoder.apply_weight_norm()
     samples = FRAMES * HOP_LENGTH
 
