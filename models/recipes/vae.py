@@ -26,6 +26,7 @@ from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
 
 CROP = 128  # frames
 BATCH = 12
+LATENT_NOISE = 0.2  # greatest share of the latents' deviation that the decoder must not mind: UNets err, too
 KL_WEIGHT = 2e-4  # per latent value
 
 
@@ -132,6 +133,8 @@ def main() -> None:
     def decoder(step: int) -> tuple[Tensor, dict[str, float]]:
         rows, starts, mel = crops()
         chosen = torch.stack([latents[r, :, s : s + CROP // 8] for r, s in zip(rows, starts, strict=True)])
+        error = LATENT_NOISE * latents.std() * torch.rand(BATCH, 1, 1, 1, device=DEVICE)
+        chosen = chosen + error * torch.randn_like(chosen)
         with autocast():
             decoded = vae.decode(chosen.contiguous(memory_format=torch.channels_last)).sample.float()
         level, against = (decoded - mel).abs().mean(), adversary(decoded, mel)
