@@ -77,11 +77,12 @@ def read_wave(path: str | Path, seconds: float | None = None) -> np.ndarray:
             wave, rate = file.read(frames, dtype="float32", always_2d=True), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise InputError(f"{path} is not an audio file that can be read: {error}") from None
-    if not len(wave):
-        raise InputError(f"{path} holds no sound: it is empty")
     if not np.isfinite(wave).all():
         raise InputError(f"{path} holds samples that are not numbers")
-    return resample(wave.mean(axis=1), rate, SAMPLE_RATE)
+    wave = resample(wave.mean(axis=1), rate, SAMPLE_RATE)
+    if not len(wave):  # in the file, or after resampling a few samples of a high rate
+        raise InputError(f"{path} holds no sound: it is empty")
+    return wave
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

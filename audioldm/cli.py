@@ -117,35 +117,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Make the sounds and print their paths. Everything is checked before the seconds of loading begin."""
+    """Make the sounds and print their paths. Everything is checked before anything is made."""
     began = time.perf_counter()
     if args.mode == "transfer":
         raise InputError("--mode transfer comes with a later version; this one has --mode generation")
     from . import output, pipeline
 
-    model = pipeline.build_model(
-        args.ckpt_path, model_name=args.model_name or DEFAULT_MODEL, device=args.device
-    )
+    name = DEFAULT_MODEL if args.model_name is None else args.model_name
+    model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
     options = GenerateOptions.build(_given(args), model.defaults)
     if args.translator is not None:
         model.find_translator(args.translator)
     prompt = pipeline.read_prompt(args.text, args.file_path)
-    if prompt.kind == "image":
-        model.find_translator(args.translator)
-    destination = output.Destination.plan(args.save_path, args.output, prompt.source, options.batchsize)
-    if args.model_name is None and args.ckpt_path is None:
-        print(
-            f"audioldm: using the small bundled model {model.folder.name}; --model_name chooses another",
-            file=sys.stderr,
-        )
-
-    vector = pipeline.condition(model, prompt, args.translator)
-    record = output.make_record(model, prompt, args.translator, options)
-    with _progress(options.ddim_steps * options.batchsize * options.n_candidates) as on_step:
-        for sound in pipeline.generate(model, vector, options, on_step):
-            sound_record = output.sound_record(sound, time.perf_counter() - began)
-            path = destination.write(sound.item, sound.wave, {**record, **sound_record})
-            print(path, flush=True)
+    if args.device != "auto":
+        _ = model.device  # is it there?
+    if prompt.kind == "image" or args.translator is not None:
+        model.translator(args.translator)
+    with output.Destination.plan(args.save_path, args.output, prompt.source, options.batchsize) as destination:
+        if args.model_name is None and args.ckpt_path is None:
+            print(
+                f"audioldm: using the small bundled model {model.folder.name}; --model_name chooses another",
+                file=sys.stderr,
+            )
+        vector = pipeline.condition(model, prompt, args.translator)
+        record = output.make_record(model, prompt, args.translator, options)
+        with _progress(options.ddim_steps * options.batchsize * options.n_candidates) as on_step:
+            for sound in pipeline.generate(model, vector, options, on_step):
+                sound_record = output.sound_record(sound, time.perf_counter() - began)
+                path = destination.write(sound.item, sound.wave, {**record, **sound_record})
+                print(path, flush=True)
 
 
 def _given(args: argparse.Namespace) -> dict[str, object]:

@@ -26,6 +26,7 @@ from audioldm.fetch import LIMITS, Limits, download, label, too_many_bytes
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # no EPS: it runs programs
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.
 MAX_JPEG_WORK = 10_000_000_000  # pixels × scans; a photo of 40 megapixels with 12 scans has 5e8
+MAX_ELONGATION = 100  # long side : short side; an encoder enlarges the short side to some 200 pixels
 # Usual values of white in grey images beyond 8 bits; where pixels exceed them, the brightest one is white.
 FULL_SCALE = {"I": (65_535,), "F": (1, 255, 65_535)}
 
@@ -58,7 +59,8 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS) -> Image.Image
     """The image in the bytes of an image file, as `load_image` returns it; `name` stands for it in messages.
 
     Raises:
-        InputError: `data` is empty, damaged, no image of a known format, or claims too many pixels.
+        InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
+            pixels.
     """
     if not data:
         raise InputError(f"{name} is empty")
@@ -68,7 +70,9 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS) -> Image.Image
             with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
                 _refuse_bombs(image, data, limits)
                 image.load()
-                return _to_rgb(image)
+                return to_rgb(image, name)
+        except InputError:
+            raise
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} claims more than {limits.max_pixels / 1e6:g} megapixels") from error
         except Image.UnidentifiedImageError as error:
@@ -144,9 +148,17 @@ def _what_else(data: bytes) -> str:
     return f"is not an image that can be read ({', '.join(FORMATS)}), or it is damaged"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+    """A copy of `image` as `load_image` returns it: upright (EXIF), on white, 8 bits per channel, mode "RGB".
+
+    Raises:
+        InputError: one side is more than 100 times the other; `name` stands for the image in the message.
+    """
+    if not 0 < max(image.size) <= MAX_ELONGATION * min(image.size):
+        size = f"{image.width} × {image.height}"
+        raise InputError(f"{name} is too elongated ({size} pixels): at most {MAX_ELONGATION} : 1 can be seen")
     with contextlib.suppress(Exception):  # broken EXIF does not spoil the pixels
-        ImageOps.exif_transpose(image, in_place=True)
+        image = ImageOps.exif_transpose(image)
     if image.mode[0] in "IF":
         image = _to_8_bits(image)
     if image.has_transparency_data:

@@ -16,7 +16,7 @@ from translator import TranslatorError, zoo
 
 from .checkpoints import registry
 from .checkpoints.registry import ModelFolder
-from .clap.spaces import clap_fingerprint, clip_fingerprint
+from .clap.spaces import CLAP_PROJECTIONS, CLIP_PROJECTIONS, clap_fingerprint, clip_fingerprint, dimension
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class LatentDiffusion:
     """
 
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", device):
+        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
             raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
         self.folder = folder
         self._wanted_device = device
@@ -123,22 +123,28 @@ class LatentDiffusion:
         return self.clap.encode_text([""]) if stored is None else stored.to(self.device)
 
     @cached_property
-    def known_sounds(self) -> tuple[list[str], Tensor | None, float]:
+    def known_sounds(self) -> tuple[list[str], Tensor | None, dict[str, float]]:
         """Names of the sounds the model was trained on, their (K, 512) vectors, and the cosine that is near.
 
-        ([], None, 0.0) for a model that does not say.
+        That cosine is by kind of prompt, as vectors of words, pictures and sounds lie apart even where they
+        mean the same; a plain number in sounds.json is the one for text. ([], None, {}) for a model that does
+        not say. Raises InputError.
         """
-        from .checkpoints.folder import read_json
+        from .checkpoints.folder import read_json, using
 
         path = self.folder.path / "sounds.json"
         vectors = self._references.get("sounds")
         if vectors is None or not path.is_file():
-            return [], None, 0.0
-        known = read_json(path)
-        names = [sound["name"] for sound in known["sounds"]]
+            return [], None, {}
+        with using(path):
+            known = read_json(path)
+            names = [str(sound["name"]) for sound in known["sounds"]]
+            threshold = known.get("threshold", {})
+            by_kind = threshold if isinstance(threshold, dict) else {"text": threshold}
+            thresholds = {kind: float(cosine) for kind, cosine in by_kind.items()}
         if len(names) != len(vectors):
             raise InputError(f"{path} has {len(names)} sounds, and reference.safetensors {len(vectors)}")
-        return names, vectors.to(self.device), float(known["threshold"])
+        return names, vectors.to(self.device), thresholds
 
     @cached_property
     def spaces(self) -> tuple[str, str]:
@@ -161,15 +167,27 @@ class LatentDiffusion:
 
     def translator(self, name: str | None = None) -> Translator:
         """The translator that find_translator finds, loaded. Raises InputError."""
-        from translator.model import load_translator
-
-        entry = self.find_translator(name)
+        entry = self.find_translator(name)  # first: a wrong name is told before torch takes its seconds
         if entry.path not in self._translators:
+            from translator.model import load_translator
+
             try:
-                self._translators[entry.path] = load_translator(entry.path)
+                translator = load_translator(entry.path)
             except TranslatorError as error:
                 raise InputError(str(error)) from None
+            self._check_dimensions(entry, translator.fc1.in_features)
+            self._translators[entry.path] = translator
         return self._translators[entry.path]
+
+    def _check_dimensions(self, entry: zoo.Entry, dim: int) -> None:
+        """A .pth file does not say which spaces it belongs to, but their dimensions must be its own."""
+        clip = dimension(self.folder.weights("clip"), CLIP_PROJECTIONS)
+        clap = dimension(self.folder.weights("clap"), CLAP_PROJECTIONS)
+        if not dim == clip == clap:
+            raise InputError(
+                f'the translator "{entry.name}" is for spaces of {dim} dimensions, '
+                f"but this model's CLIP space has {clip} and its CLAP space {clap}"
+            )
 
     @cached_property
     def _translators(self) -> dict[Path, Translator]:
@@ -183,7 +201,9 @@ class LatentDiffusion:
         return read_tensors(path) if path.is_file() else {}
 
     def _load(self, part: str, build: Any) -> nn.Module:
-        from .checkpoints.folder import load, read_json
+        from .checkpoints.folder import load, read_json, using
 
-        config = read_json(self.folder.path / part / "config.json")
-        return load(lambda: build(config), self.folder.weights(part)).to(self.device)
+        path = self.folder.path / part / "config.json"
+        with using(path):
+            config = read_json(path)
+            return load(lambda: build(config), self.folder.weights(part)).to(self.device)

@@ -1,7 +1,11 @@
-"""Results on disk: a wav, and a JSON with all it takes to make it again. Nothing is overwritten."""
+"""Results on disk: a wav, and a JSON with all it takes to make it again. Nothing is overwritten.
+
+Two things the JSON leaves out: the data of a data URI (the hash of its picture is there), and a URL's password.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -15,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .errors import InputError
-from .prompts import slug
+from .prompts import is_data_uri, slug
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,8 +36,12 @@ def get_time() -> str:
     return time.strftime("%Y-%m-%d_%H-%M-%S")
 
 
-def check_folder(folder: Path) -> None:
-    """Make ``folder`` and see that files can be written there; raises InputError."""
+def check_folder(folder: Path) -> tuple[Path, ...]:
+    """Make ``folder`` and see that files can be written there; raises InputError.
+
+    Returns the folders that were not there before, the deepest first.
+    """
+    made = tuple(path for path in (folder, *folder.parents) if not os.path.exists(path))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -41,16 +49,21 @@ def check_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a folder's name"
         raise InputError(f"cannot write to the output folder {folder}: {reason}") from None
+    return made
 
 
 @dataclasses.dataclass(frozen=True)
 class Destination:
-    """Where the sounds of one run go: into ``folder`` under a name of time and prompt, or to ``file``."""
+    """Where the sounds of one run go: into ``folder`` under a name of time and prompt, or to ``file``.
+
+    As a context manager, it takes the folders that ``plan`` made away again if nothing was written to them.
+    """
 
     folder: Path
     stem: str
     file: Path | None = None
     count: int = 1
+    made: tuple[Path, ...] = ()  # folders, the deepest first
 
     @classmethod
     def plan(cls, folder: str, file: str | None, prompt: str, count: int) -> Destination:
@@ -67,8 +80,15 @@ class Destination:
             destination = cls(path.parent, path.stem, path, count)
             for index in range(count):
                 _refuse_existing(destination.path(index))
-        check_folder(destination.folder)
-        return destination
+        return dataclasses.replace(destination, made=check_folder(destination.folder))
+
+    def __enter__(self) -> Destination:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with contextlib.suppress(OSError):  # not empty
+            for folder in self.made:
+                folder.rmdir()
 
     def path(self, index: int) -> Path:
         """The file of sound ``index``, from 0. Several sounds for one ``file`` are numbered from 1."""
@@ -118,7 +138,7 @@ def make_record(
     from . import __version__
 
     return {
-        "prompt": shortened(prompt.source),
+        "prompt": _told(prompt),
         "kind": prompt.kind,
         "content_sha256": _content_hash(prompt),
         "model": _model_record(model),
@@ -147,11 +167,14 @@ def sound_record(sound: Sound, elapsed: float) -> dict[str, Any]:
     }
 
 
-def shortened(source: str) -> str:
-    """A prompt for people to read: of a data URI its beginning and length, of anything 2000 characters."""
-    if re.match(r"\s*data:", source, re.I) and len(source) > 80:
-        return f"{source.strip()[:60]}… ({len(source)} characters)"
-    return source if len(source) <= 2000 else f"{source[:2000]}…"
+def _told(prompt: Prompt) -> str:
+    """The prompt as given, but of a data URI only its beginning and length, and of a URL no user or password."""
+    source = prompt.source
+    if prompt.kind != "image":
+        return source
+    if is_data_uri(source) and len(source) > 80:
+        return f"{source[:60]}… ({len(source)} characters)"
+    return re.sub(r"^(https?://)[^/?#]*@", r"\1", source, flags=re.I)
 
 
 def _content_hash(prompt: Prompt) -> str:

@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -53,10 +54,12 @@ class Sound:
 # 1. check
 
 
-def read_prompt(prompt: str | Image | None = None, audio_file: str | Path | None = None) -> Prompt:
+def read_prompt(
+    prompt: str | PathLike[str] | Image | None = None, audio_file: str | Path | None = None
+) -> Prompt:
     """Read a prompt: words, or an image (URL, file, data URI, PIL image), or else a sound file.
 
-    Raises InputError.
+    A path (not a str) is that of an image, whatever it looks like. Raises InputError.
     """
     if (prompt is None) == (audio_file is None):
         raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
@@ -64,8 +67,14 @@ def read_prompt(prompt: str | Image | None = None, audio_file: str | Path | None
         from .audio import read_wave
 
         return Prompt("audio", str(audio_file), read_wave(audio_file))
+    if isinstance(prompt, PathLike):
+        from .images import load_image
+
+        return Prompt("image", str(prompt), load_image(str(prompt)))
     if not isinstance(prompt, str):
-        return Prompt("image", "image", prompt.convert("RGB"))
+        from .images import to_rgb
+
+        return Prompt("image", "image", to_rgb(prompt))
     from .prompts import kind_of
 
     if kind_of(prompt) == "text":
@@ -84,7 +93,7 @@ def condition(model: LatentDiffusion, prompt: Prompt, translator: str | None = N
     """The prompt as a (1, 512) unit vector in CLAP space, on the model's device.
 
     ``translator``: name or file of the one for an image; None is the model's default. Warns, in one line, of
-    a prompt unlike everything the model was trained on, where the model knows that.
+    a prompt unlike everything the model was trained on, where the model knows that for this kind of prompt.
     """
     if prompt.kind == "image":
         vector = model.image_encoder([prompt.content], model.translator(translator))
@@ -92,13 +101,13 @@ def condition(model: LatentDiffusion, prompt: Prompt, translator: str | None = N
         vector = model.clap.encode_audio([prompt.content])
     else:
         vector = model.clap.encode_text([prompt.content])
-    names, known, threshold = model.known_sounds
-    if known is not None:
+    names, known, thresholds = model.known_sounds
+    if known is not None and prompt.kind in thresholds:
         similarity = (known @ vector[0]).cpu()
-        if similarity.max() < threshold:
+        if similarity.max() < thresholds[prompt.kind]:
             near = ", ".join(names[i] for i in similarity.topk(min(3, len(names))).indices)
             log.warning(
-                "the model %s was not trained on this; the nearest sounds it knows: %s",
+                "the model %s may not know this; the nearest sounds it knows: %s",
                 model.folder.name,
                 near,
             )
@@ -226,13 +235,13 @@ def build_model(
     ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
     """
     _no_config(config)
-    folder = registry.open_folder(ckpt_path) if ckpt_path else registry.find(model_name)
-    return LatentDiffusion(folder, device or "auto")
+    folder = registry.find(model_name) if ckpt_path is None else registry.open_folder(ckpt_path)
+    return LatentDiffusion(folder, "auto" if device is None else device)
 
 
 def text_to_audio(
     latent_diffusion: LatentDiffusion,
-    text: str | None,
+    text: str | PathLike[str] | Image | None,
     original_audio_file_path: str | Path | None = None,
     seed: int = 42,
     ddim_steps: int | None = None,
@@ -247,7 +256,7 @@ def text_to_audio(
 ) -> np.ndarray:
     """A prompt -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
 
-    ``text`` may also be an image (URL, file, data URI), as ``-t`` of the command line may; with
+    ``text`` may also be an image (URL, file, data URI, path, PIL image), as ``-t`` of the command line may; with
     ``original_audio_file_path`` instead (text None or ""), sounds like that one. Units and ranges of the rest
     are those of GenerateOptions; None is the model's default. Raises InputError.
     """
@@ -268,7 +277,10 @@ def text_to_audio(
 
 
 def image_to_audio(
-    latent_diffusion: LatentDiffusion, image: str | Image, translator: str | None = None, **options: Any
+    latent_diffusion: LatentDiffusion,
+    image: str | PathLike[str] | Image,
+    translator: str | None = None,
+    **options: Any,
 ) -> np.ndarray:
     """An image (PIL image, URL, file, data URI) -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import signal
 import subprocess
@@ -12,10 +13,13 @@ from pathlib import Path
 
 import pytest
 import soundfile
+import torch
+from PIL import Image
 
 import audioldm
 from audioldm import cli
 from audioldm.checkpoints import registry
+from translator.model import Translator
 
 ROOT = Path(audioldm.__file__).parents[1]
 ERROR = "audioldm: error: "
@@ -38,6 +42,10 @@ def command(tiny_folder: Path, tmp_path: Path, monkeypatch, capsys):
 
 def files() -> list[str]:
     return sorted(str(path) for path in Path().rglob("*") if path.is_file())
+
+
+def everything() -> list[str]:
+    return sorted(str(path) for path in Path().rglob("*"))
 
 
 # What is written
@@ -101,6 +109,21 @@ def test_a_data_uri_is_shortened(command, picture: Path) -> None:
     assert len(record["prompt"]) < 120 and record["prompt"].startswith("data:image/png;base64,")
 
 
+@pytest.mark.parametrize("words", ["data: a modem that dials, " * 9, "rain and wind, " * 200])
+def test_a_long_text_is_kept_whole(command, words: str) -> None:
+    code, (name,), _ = command("-t", words, "-dur", "0.5")
+    record = json.loads(Path(name).with_suffix(".json").read_text())
+    assert code == 0 and record["prompt"] == words.strip()
+
+
+def test_a_password_in_a_url_is_not_recorded(command, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audioldm.images.download", lambda *_, **__: picture.read_bytes())
+    for user in ("me:secret@", "me@", "me:se@cret@"):
+        code, (name,), _ = command("-t", f"HTTP://{user}example.org:8000/a@b.png?c=d@e", "-dur", "0.5")
+        record = json.loads(Path(name).with_suffix(".json").read_text())
+        assert code == 0 and record["prompt"] == "HTTP://example.org:8000/a@b.png?c=d@e"
+
+
 def test_a_sound_file_as_prompt(command) -> None:
     command("-t", "rain", "-dur", "0.6", "-o", "rain.wav")
     code, (name,), _ = command("-f", "rain.wav", "-dur", "0.5")
@@ -154,6 +177,15 @@ BAD = {
     "unknown sampler": ["-t", "rain", "--sampler", "euler"],
     "unknown device": ["-t", "rain", "--device", "abacus"],
     "absent device": ["-t", "rain", "--device", "cuda:99"],
+    "absurd device": ["-t", "rain", "--device", "cuda:" + "9" * 20],
+    "empty device": ["-t", "rain", "--device", ""],
+    "empty model": ["-t", "rain", "--model_name", ""],
+    "empty ckpt": ["-t", "rain", "-ckpt", ""],
+    "a sound of no length at 16 kHz": ["-f", "short.wav"],
+    "a sliver": ["-t", "sliver.png"],
+    "damaged translator": ["-t", "rain", "--translator", "damaged.pth"],
+    "translator of another size": ["-t", "picture.png", "--translator", "small.pth"],
+    "translator of no numbers": ["-t", "picture.png", "--translator", "nan.pth"],
     "output is no wav": ["-t", "rain", "-o", "rain.mp3"],
     "output is a folder": ["-t", "rain", "-o", "folder.wav"],
     "output name too long": ["-t", "rain", "-o", "x" * 300 + ".wav"],
@@ -176,11 +208,34 @@ BAD = {
 def test_bad_input_is_one_sentence_and_exit_code_2(command, arguments: list[str]) -> None:
     Path("notes.png").write_text("not an image")
     Path("folder.wav").mkdir()
-    before = files()
+    soundfile.write("short.wav", [0.5], 192_000)
+    Image.new("L", (1, 60_000)).save("sliver.png")
+    Image.new("L", (9, 9)).save("picture.png")
+    Path("damaged.pth").touch()
+    torch.save(Translator(4, dim=8).state_dict(), "small.pth")
+    torch.save({name: tensor * math.nan for name, tensor in Translator(4).state_dict().items()}, "nan.pth")
+    before = everything()
     code, out, err = command(*arguments)
     assert (code, out) == (2, [])
     assert len(err) == 1 and err[0].startswith(ERROR) and len(err[0]) > len(ERROR) + 15
-    assert files() == before
+    assert everything() == before
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--device", "cuda:99"], ["--translator", "damaged.pth"], ["--translator", "small.pth"], ["-gs", "0"]],
+)
+def test_an_error_comes_before_the_notice_and_the_folder(
+    arguments: list[str], command, tiny_folder: Path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
+    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    Path("damaged.pth").touch()
+    torch.save(Translator(4, dim=8).state_dict(), "small.pth")
+    before = everything()
+    assert cli.main(["-t", "rain", "-s", "new/folder", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith(ERROR) and err.count("\n") == 1 and everything() == before
 
 
 @pytest.mark.parametrize(
@@ -210,8 +265,11 @@ def test_the_unexpected_is_one_sentence_too(command, monkeypatch: pytest.MonkeyP
         raise RuntimeError("the\nmoon is full")
 
     monkeypatch.setattr("audioldm.pipeline.decode", fail)
-    code, out, err = command("-t", "rain", "-dur", "0.5")
-    assert (code, out, len(err), files()) == (1, [], 1, []) and "the moon is full" in err[0]
+    Path("mine").mkdir()
+    for folder in ("new/folder", "mine/folder", "mine"):
+        code, out, err = command("-t", "rain", "-dur", "0.5", "-s", folder)
+        assert (code, out, len(err), everything()) == (1, [], 1, ["mine"])
+        assert "the moon is full" in err[0]
     monkeypatch.setenv("AUDIOLDM_DEBUG", "1")
     with pytest.raises(RuntimeError):
         command("-t", "rain", "-dur", "0.5")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from audioldm.audio import SAMPLE_RATE as RATE
 from audioldm.checkpoints.registry import open_folder
 from audioldm.clap.encoders import ClipEncoder, preprocess
+from audioldm.errors import InputError
 from audioldm.latent_diffusion import LatentDiffusion
 from audioldm.pipeline import condition, read_prompt
 
@@ -74,6 +75,21 @@ def test_preprocessing_is_that_of_transformers(size: tuple[int, int], settings: 
     image = Image.fromarray(pixels)
     expected = CLIPImageProcessorPil(**settings)(image, return_tensors="np")["pixel_values"][0]
     np.testing.assert_allclose(preprocess(image, settings), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("spoilt", [{"size": None}, {"image_mean": "bright"}, {"resample": 99}, {"crop_size": {}}])
+def test_settings_that_do_not_fit_are_told_in_a_sentence(copy: Path, picture: Path, spoilt: dict) -> None:
+    path = copy / "clip" / "preprocessor_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **spoilt}))
+    with pytest.raises(InputError, match="preprocessor_config.json lacks something or has it wrong"):
+        ClipEncoder(open_folder(copy)).encode_image([Image.open(picture)])
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"model_type": "abacus"}'])
+def test_a_spoilt_config_is_told_in_a_sentence(copy: Path, picture: Path, content: str) -> None:
+    (copy / "clip" / "config.json").write_text(content)
+    with pytest.raises(InputError, match="clip/config.json"):
+        ClipEncoder(open_folder(copy)).encode_image([Image.open(picture)])
 
 
 def test_long_text_is_cut_and_odd_bytes_are_survived(tiny_model: LatentDiffusion) -> None:

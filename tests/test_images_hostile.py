@@ -89,6 +89,13 @@ def test_no_warning_escapes_between_our_limit_and_pillows():
     assert not caught
 
 
+@pytest.mark.parametrize("size", [(1, 60_000), (101, 1), (20_000, 199)])
+def test_a_sliver_is_refused(size):
+    """An encoder makes the short side some 200 pixels long: 1 × 60000 would become 16 GB."""
+    with pytest.raises(InputError, match=f"^it is too elongated .{size[0]} × {size[1]} pixels"):
+        decode(Image.new("L", size))
+
+
 def test_a_jpeg_of_endless_scans_is_refused(monkeypatch):
     monkeypatch.setattr(images, "MAX_JPEG_WORK", 16 * 16 * 100)
     data = encode(Image.effect_noise((16, 16), 50), "JPEG", progressive=True)

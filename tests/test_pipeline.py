@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -88,6 +90,42 @@ def test_prompt_translator_and_seed_all_matter(tiny_model: LatentDiffusion, pict
     assert len(set(results)) == len(results)
     as_image = audioldm.image_to_audio(tiny_model, Image.open(picture), duration=0.5)
     assert as_image.tobytes() == results[3] == wave(str(picture), translator="tiny_cos")
+
+
+def test_a_pil_image_or_a_path_is_the_same_as_its_file(tiny_model: LatentDiffusion, tmp_path: Path) -> None:
+    """Upright and on white, which a bare conversion to RGB forgets; and what was given stays as it was."""
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 4), dtype=np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    path = tmp_path / "turned.png"
+    Image.fromarray(pixels).save(path, exif=exif)
+    expected = read_prompt(str(path)).content
+    with Image.open(path) as image:
+        assert read_prompt(image).content.tobytes() == expected.tobytes() and expected.size == (30, 40)
+        assert image.size == (40, 30) and image.mode == "RGBA"
+    assert read_prompt(path).content.tobytes() == expected.tobytes()
+    waves = [audioldm.image_to_audio(tiny_model, it, duration=0.5, ddim_steps=1) for it in (path, str(path))]
+    assert waves[0].tobytes() == waves[1].tobytes()
+    with pytest.raises(InputError, match="no such file"):
+        audioldm.image_to_audio(tiny_model, Path("a dog"))
+
+
+def test_the_benchmark_does_what_the_command_does(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from audioldm import pipeline
+
+    monkeypatch.setattr("builtins.__import__", __import__)  # the stopwatch replaces it: put it back at the end
+    calls = []
+    for verb in ("denoise", "decode", "rank"):
+        real = getattr(pipeline, verb)
+        monkeypatch.setattr(pipeline, verb, lambda *a, v=verb, f=real: (calls.append(v), f(*a))[1])
+    stages = runpy.run_path(str(Path(audioldm.__file__).parents[1] / "benchmarks" / "stages.py"))
+    monkeypatch.setattr(sys, "argv", ["stages", "--model_name", str(tiny_folder), "-dur", "0.5", "-n", "3"])
+    stages["main"]()
+    assert calls == ["denoise", "decode"] * 3 + ["rank"] * 2  # the first "rank" reads its encoder
+    seconds = dict(re.findall(r"(\w+) +(\d+\.\d+) s", capsys.readouterr().out))
+    assert list(seconds) == [*stages["STAGES"], "together"]
 
 
 def test_a_sound_as_prompt(tiny_model: LatentDiffusion, tmp_path: Path) -> None:
@@ -208,14 +246,14 @@ def test_a_translator_of_another_space_is_refused(copy: Path, picture: Path, tmp
         assert space in str(caught.value)
 
 
-def test_the_nearest_known_sounds_are_named(copy: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_nearest_known_sounds_are_named(copy: Path, picture: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = LatentDiffusion.from_folder(copy, "cpu")
     names = ["dog", "rain", "organ", "sea"]
     vectors = model.clap.encode_text(tiny.WORDS).clone()
     references = load_file(copy / "reference.safetensors")
     save_file({**references, "sounds": vectors}, copy / "reference.safetensors")
 
-    def warnings(threshold: float, prompt: str) -> list[str]:
+    def warnings(threshold: float | dict[str, float], prompt: str) -> list[str]:
         caplog.clear()
         sounds = {"sounds": [{"name": n} for n in names], "threshold": threshold}
         (copy / "sounds.json").write_text(json.dumps(sounds))
@@ -224,13 +262,38 @@ def test_the_nearest_known_sounds_are_named(copy: Path, caplog: pytest.LogCaptur
         return [record.getMessage() for record in caplog.records]
 
     assert warnings(0.999, tiny.WORDS[1]) == []
+    assert warnings({"image": 1.1}, tiny.WORDS[1]) == []
     (warning,) = warnings(1.1, tiny.WORDS[1])
+    assert [warning] == warnings({"text": 1.1, "image": -1}, tiny.WORDS[1])
+    assert warning.startswith("the model tiny may not know this; the nearest sounds it knows: ")
+    for threshold, count in ((1.1, 0), ({"text": 1.1}, 0), ({"image": 1.1}, 1), ({"image": -1.1}, 0)):
+        assert len(warnings(threshold, str(picture))) == count, "each kind of prompt has a threshold of its own"
     assert warning.split(": ")[1].startswith("rain, ") and len(warning.split(", ")) == 3
 
 
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"sounds": [{"prompt": "rain"}], "threshold": 0.5},
+        {"sounds": ["rain"], "threshold": 0.5},
+        {"sounds": [{"name": "rain"}], "threshold": "near"},
+        {"sounds": [{"name": "rain"}], "threshold": {"text": None}},
+        {"threshold": 0.5},
+        ["rain"],
+    ],
+)
+def test_known_sounds_that_cannot_be_read(copy: Path, spoilt: object) -> None:
+    references = load_file(copy / "reference.safetensors")
+    save_file({**references, "sounds": torch.eye(1, 512)}, copy / "reference.safetensors")
+    (copy / "sounds.json").write_text(json.dumps(spoilt))
+    with pytest.raises(InputError, match="sounds.json"):
+        condition(LatentDiffusion.from_folder(copy, "cpu"), read_prompt("rain"))
+
+
+@pytest.mark.parametrize("content", ["{", "[]"])
 @pytest.mark.parametrize("part", ["unet/config.json", "scheduler/scheduler_config.json"])
-def test_a_spoilt_folder_is_told_in_a_sentence(copy: Path, part: str) -> None:
-    (copy / part).write_text("{")
+def test_a_spoilt_folder_is_told_in_a_sentence(copy: Path, part: str, content: str) -> None:
+    (copy / part).write_text(content)
     with pytest.raises(InputError, match=part):
         audioldm.text_to_audio(LatentDiffusion.from_folder(copy, "cpu"), "rain", duration=0.5)
 
@@ -253,6 +316,13 @@ def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
         audioldm.build_model(str(copy))
     with pytest.raises(InputError, match="config must be left out"):
         audioldm.build_model(config={})
+    for empty in ({"ckpt_path": ""}, {"model_name": ""}, {"device": ""}):
+        with pytest.raises(InputError):
+            audioldm.build_model(**empty)
+    index = json.loads((copy / "model_index.json").read_text())
+    (copy / "model_index.json").write_text(json.dumps({**index, "default_translator": 5}))
+    with pytest.raises(InputError, match="does not describe a model"):
+        audioldm.build_model(copy)
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,10 @@ def test_files_that_are_no_translators(net: Translator, tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "other.safetensors")
     odd = {**net.state_dict(), "fc2.weight": torch.zeros(3, 3)}
     save_file(odd, tmp_path / "odd.safetensors")
+    for name, value in (("nan", float("nan")), ("inf", float("inf"))):
+        weights = {**net.state_dict(), "fc2.bias": torch.full((24,), value)}
+        save_file(weights, tmp_path / f"{name}.safetensors")
+    torch.save({name: 1 for name in net.state_dict()}, tmp_path / "numbers.pth")
     for path in [path for path in tmp_path.iterdir() if path != good] + [tmp_path / "none.safetensors"]:
         with pytest.raises(TranslatorError, match=path.name):
             load_translator(path)

@@ -56,8 +56,10 @@ def load_translator(path: str | Path) -> Translator:
         raise TranslatorError(f"no such translator file: {path}") from None
     except Exception as error:  # those of pickle, zip and safetensors have no other base in common
         raise TranslatorError(f"{path} is not a translator file that can be read") from error
-    if set(state) != TENSORS:
+    if set(state) != TENSORS or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise TranslatorError(f"{path} is not a translator: it must hold {', '.join(sorted(TENSORS))}")
+    if not all(tensor.isfinite().all() for tensor in state.values()):
+        raise TranslatorError(f"{path} is damaged: it holds weights that are not numbers")
     hidden, dim = state["fc1.weight"].shape if state["fc1.weight"].dim() == 2 else (1, 1)
     translator = Translator(hidden, dim)
     try:

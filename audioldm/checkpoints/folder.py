@@ -7,7 +7,8 @@ initialises at random what it then overwrites, and prints.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +24,24 @@ IGNORED = ("position_ids", "num_batches_tracked")  # buffers that some files car
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a model folder. Raises InputError."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        raise InputError(f"the model's file {path} is missing or damaged") from None
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"the model's file {path} is missing or damaged")
+    return content
+
+
+@contextmanager
+def using(path: Path) -> Iterator[None]:
+    """Around the use of what read_json gave: raises InputError where values are absent or of a wrong kind."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise InputError(f"the model's file {path} lacks something or has it wrong ({reason})") from error
 
 
 def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:

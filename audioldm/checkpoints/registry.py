@@ -71,13 +71,19 @@ class ModelFolder:
 
 def open_folder(path: str | Path) -> ModelFolder:
     """Read a model folder's index and check that every part is there. Raises InputError."""
+    if not os.fspath(path):
+        raise InputError("the name of the model folder is empty")
     path = Path(os.path.abspath(os.path.expanduser(path)))
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         what = "no" if isinstance(error, FileNotFoundError | NotADirectoryError) else "an unreadable"
         raise InputError(f"{path} is not a model folder: it has {what} {INDEX}") from None
-    if not isinstance(index, dict) or not isinstance(index.get("defaults", {}), dict):
+    if not (
+        isinstance(index, dict)
+        and isinstance(index.get("defaults", {}), dict)
+        and isinstance(index.get("default_translator"), str | None)
+    ):
         raise InputError(f"{path / INDEX} does not describe a model")
     folder = ModelFolder(path, index)
     for part in WEIGHTED_PARTS:

@@ -20,10 +20,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints.folder import load, read_json, read_tensors
+from ..checkpoints.folder import load, read_json, read_tensors, using
 from ..checkpoints.registry import ModelFolder
 from ..errors import InputError
-from .spaces import clap_fingerprint, clip_fingerprint
 
 OFFSET_POSITIONS = ("clap_text_model", "roberta", "xlm-roberta")  # number positions from pad_token_id + 1 on
 
@@ -34,11 +33,6 @@ class CLAPAudioEmbeddingClassifierFreev2:
     def __init__(self, folder: ModelFolder, device: str | torch.device = "cpu") -> None:
         self.path, self.weights = folder.path / "clap", folder.weights("clap")
         self.device = torch.device(device)
-
-    @cached_property
-    def space(self) -> str:
-        """Fingerprint of the space."""
-        return clap_fingerprint(self.weights)
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -74,7 +68,8 @@ class CLAPAudioEmbeddingClassifierFreev2:
     def _config(self) -> Any:
         from transformers.models.clap.configuration_clap import ClapConfig
 
-        return ClapConfig.from_dict(read_json(self.path / "config.json"))
+        with using(self.path / "config.json"):
+            return ClapConfig.from_dict(read_json(self.path / "config.json"))
 
     @cached_property
     def _text_model(self) -> nn.Module:
@@ -100,7 +95,8 @@ class CLAPAudioEmbeddingClassifierFreev2:
     def _features(self) -> Any:
         from transformers.models.clap.feature_extraction_clap import ClapFeatureExtractor
 
-        return ClapFeatureExtractor.from_dict(read_json(self.path / "preprocessor_config.json"))
+        with using(self.path / "preprocessor_config.json"):
+            return ClapFeatureExtractor.from_dict(read_json(self.path / "preprocessor_config.json"))
 
     @cached_property
     def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
@@ -115,16 +111,10 @@ class ClipEncoder:
         self.path, self.weights = folder.path / "clip", folder.weights("clip")
         self.device = torch.device(device)
 
-    @cached_property
-    def space(self) -> str:
-        """Fingerprint of the space."""
-        return clip_fingerprint(self.weights)
-
     @torch.inference_mode()
     def encode_image(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images of any size -> (B, 512), not normalised."""
-        pixels = (preprocess(image, self._preprocessing) for image in images)
-        return torch.cat([self._vision(torch.from_numpy(p)[None].to(self.device)) for p in pixels])
+        return torch.cat([self._vision(self._pixels(image)) for image in images])
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -153,12 +143,17 @@ class ClipEncoder:
     def _config(self) -> Any:
         from transformers.models.auto.configuration_auto import AutoConfig
 
-        config = read_json(self.path / "config.json")
-        return AutoConfig.for_model(config.pop("model_type"), **config)
+        with using(self.path / "config.json"):
+            config = read_json(self.path / "config.json")
+            return AutoConfig.for_model(config.pop("model_type"), **config)
 
     @cached_property
     def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
         return _tokenizer(self.path, self._config.text_config, self.device)
+
+    def _pixels(self, image: Image.Image) -> Tensor:
+        with using(self.path / "preprocessor_config.json"):
+            return torch.from_numpy(preprocess(image, self._preprocessing))[None].to(self.device)
 
     @cached_property
     def _preprocessing(self) -> dict[str, Any]:

@@ -31,6 +31,15 @@ def fingerprint(weights: Path, projections: tuple[str, str]) -> str:
     return digest.hexdigest()[:12]
 
 
+def dimension(weights: Path, projections: tuple[str, str]) -> int:
+    """How many dimensions the space has. Raises InputError."""
+    try:
+        with safe_open(weights, framework="np") as file:
+            return file.get_slice(projections[0]).get_shape()[0]
+    except (OSError, SafetensorError):
+        raise InputError(f"the model's file {weights} is damaged or lacks {projections[0]}") from None
+
+
 def clip_fingerprint(weights: Path) -> str:
     """The space of a CLIPModel or VisionTextDualEncoderModel. Raises InputError."""
     return fingerprint(weights, CLIP_PROJECTIONS)

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import json
 
+import torch
 from safetensors.torch import save_file
 
 from audioldm.checkpoints.registry import ModelFolder
 from audioldm.clap.encoders import CLAPAudioEmbeddingClassifierFreev2
 
 from . import data, texts
+from .unet import translated
 
 INDEX = {
     "_class_name": "LatentDiffusion",
@@ -25,25 +27,27 @@ INDEX = {
     "clap": ["transformers", "ClapModel"],
     "clip": ["transformers", "VisionTextDualEncoderModel"],
     "default_translator": "audiocaps_cos_512",
-    "defaults": {"sampler": "dpm++", "ddim_steps": 25, "guidance_scale": 3.0, "n_candidates": 3},
+    "defaults": {"sampler": "dpm++", "ddim_steps": 25, "guidance_scale": 1.5, "n_candidates": 3},
 }
-UNKNOWN_SHARE = 0.02  # of the known sounds' own sentences that may be called unknown
+UNKNOWN_SHARE = 0.05  # of the known sounds' own sentences, and of imagined pictures, that may be called unknown
 
 
 def main() -> None:
-    index = data.STARTER / "model_index.json"
-    kept = json.loads(index.read_text()) if index.exists() else INDEX
-    index.write_text(json.dumps(INDEX | kept, indent=2) + "\n")
+    (data.STARTER / "model_index.json").write_text(json.dumps(INDEX, indent=2) + "\n")
     clap = CLAPAudioEmbeddingClassifierFreev2(ModelFolder(data.STARTER, INDEX))
     sounds = clap.encode_text([prompts[0] for prompts in data.SOUNDS.values()])
     said = clap.encode_text([prompt for prompts in data.SOUNDS.values() for prompt in prompts])
-    others = clap.encode_text(texts.captions("val")[:500])
-    closest = (said @ sounds.T).max(1).values
-    threshold = round(closest.quantile(UNKNOWN_SHARE).item(), 3)
-    print(f"threshold {threshold}; AudioCaps captions below it: "
-          f"{((others @ sounds.T).max(1).values < threshold).float().mean():.0%}")
+    pictures = translated([INDEX["default_translator"]])
+    known = {"text": said, "image": torch.cat([vectors for sound, vectors in pictures.items() if sound])}
+    others = {"text": clap.encode_text(texts.captions("val")[:500]), "image": pictures[None]}
+    thresholds = {}
+    for kind, vectors in known.items():
+        thresholds[kind] = round((vectors @ sounds.T).max(1).values.quantile(UNKNOWN_SHARE).item(), 3)
+        below = ((others[kind] @ sounds.T).max(1).values < thresholds[kind]).float().mean()
+        print(f"{kind}: threshold {thresholds[kind]}; of other {kind}s {below:.0%} are below it")
     rows = [{"name": name, "prompt": prompts[0]} for name, prompts in data.SOUNDS.items()]
-    (data.STARTER / "sounds.json").write_text(json.dumps({"sounds": rows, "threshold": threshold}, indent=1) + "\n")
+    facts = {"sounds": rows, "threshold": thresholds}
+    (data.STARTER / "sounds.json").write_text(json.dumps(facts, indent=1) + "\n")
     save_file({"unconditional": clap.encode_text([""]), "sounds": sounds}, data.STARTER / "reference.safetensors")
 
 

@@ -121,7 +121,7 @@ def imagined(weight: Tensor, views: Tensor, rows: Tensor, count: int) -> tuple[T
     wanted = torch.arange(len(weight)).repeat(count)
     chosen = rows[torch.randint(len(rows), (len(wanted),))]
     seen = views[chosen, torch.randint(views.shape[1], (len(wanted),))]
-    step = views[:, 0].std(0).mean() * (0.35 + 0.7 * torch.rand(len(wanted), 1))
+    step = views[rows, 0].std(0).mean() * (0.35 + 0.7 * torch.rand(len(wanted), 1))
     return (seen + step * (direction[wanted] - direction[chosen])).clamp(min=0), wanted
 
 
@@ -147,23 +147,24 @@ def main() -> None:
         words = F.normalize(sum(F.normalize(v, dim=1) for v in vectors), dim=1)
     logits = views @ weight.T + bias
     conse = F.normalize(logits.softmax(-1) @ words, dim=-1)
-    imagined = prototypes(weight, views[:, 0])
+    usable = torch.tensor([row for row, p in enumerate(texts.photos()) if p.name not in held_out_photos()])
+    examples = prototypes(weight, views[usable, 0])
 
     def fit(rows: Tensor) -> Tensor:
         photos = views[rows].flatten(0, 1)
         importance = torch.cat([torch.ones(len(photos)), torch.full((1000,), PROTOTYPE_WEIGHT)])
-        return ridge(torch.cat([photos, imagined]), torch.cat([conse[rows].flatten(0, 1), words]), importance)
+        return ridge(torch.cat([photos, examples]), torch.cat([conse[rows].flatten(0, 1), words]), importance)
 
     def report(name: str, seen: Tensor, rows: Tensor) -> None:
         near = (F.normalize(seen, dim=1) @ words.T).topk(10).indices == rows[:, None]
         print(f"{name}: own class name first of 1,000 {near[:, 0].float().mean():.1%}, "
               f"in the first ten {near.any(1).float().mean():.1%}")
 
-    usable = torch.tensor([row for row, p in enumerate(texts.photos()) if p.name not in held_out_photos()])
     report("ConSE, which is not linear", conse[usable, 0], usable)
     for scale in (0.01, 0.05):
         centred = (words - words.mean(0)).T @ (weight - weight.mean(0))
-        constant = torch.outer(words.mean(0), views[:, 0].mean(0) / views[:, 0].mean(0).square().sum())
+        mean = views[usable, 0].mean(0)
+        constant = torch.outer(words.mean(0), mean / mean.square().sum())
         report(f"centred logits x {scale}", views[usable, 0] @ (constant + scale * centred).T, usable)
     folds = [usable[i::5] for i in range(5)]
     seen = [views[fold, 0] @ fit(torch.cat([f for f in folds if f is not fold])).T for fold in folds]

@@ -2,10 +2,14 @@
 
     python -m models.recipes.gallery
 
-Generates ``examples/<name>.wav`` and ``.json`` with the installed command, then ``examples/<name>.png``.
+Generates ``examples/<name>.wav`` and ``.json`` with the command, then ``examples/<name>.png``.
 """
 
 from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -13,7 +17,6 @@ import torch
 from PIL import Image
 
 from audioldm.audio import FRAMES_PER_SECOND, log_mel, read_wave
-from audioldm.cli import main as audioldm
 
 from .data import REPOSITORY
 
@@ -36,11 +39,12 @@ def draw(name: str) -> None:
 
 
 def main() -> None:
-    for photo in sorted(EXAMPLES.glob("*.jpg")):
+    os.chdir(REPOSITORY)  # names in the records are relative
+    for photo in sorted(Path("examples").glob("*.jpg")):
         for suffix in (".wav", ".json"):
             photo.with_suffix(suffix).unlink(missing_ok=True)
-        if audioldm(["-t", str(photo), "-o", str(photo.with_suffix(".wav"))]) == 0:
-            draw(photo.stem)
+        subprocess.run(["bin/audioldm", "-t", photo, "-o", photo.with_suffix(".wav")], check=True)
+        draw(photo.stem)
 
 
 if __name__ == "__main__":

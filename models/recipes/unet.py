@@ -30,6 +30,8 @@ from .vae import mels
 
 BATCH = 16
 PICTURES = 20  # imagined of each class
+# classes that make a sound though their one photograph does not show it
+MORE_CLASSES = {"cock": "rooster", "matchstick": "crackling_fire", "crib": "crying_baby"}
 NOISE = 0.5  # greatest length of the noise added to the unit condition vector
 
 
@@ -63,17 +65,18 @@ def conditions(clips: list[data.Clip]) -> tuple[Tensor, list[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def translated() -> dict[str, Tensor]:
-    """Sound -> CLAP vectors (N, 512) of imagined pictures of what makes it, by every trained translator."""
+def translated(translators: list[str]) -> dict[str | None, Tensor]:
+    """Sound -> CLAP vectors (N, 512) of imagined pictures of what makes it; None -> those of all other classes."""
     tower, weight, _ = vision_tower()
     views, apart = photo_features(tower), held_out_photos()
-    sounds = [apart.get(photo.name) for photo in texts.photos()]
-    rows = torch.tensor([row for row, sound in enumerate(sounds) if sound is None])
+    rows = torch.tensor([row for row, photo in enumerate(texts.photos()) if photo.name not in apart])
+    sounds = [apart.get(photo.name) or MORE_CLASSES.get(photo.name[10:-4]) for photo in texts.photos()]
     features, classes = imagined(weight, views, rows, PICTURES)
     project = VisionTextDualEncoderModel.from_pretrained(CLIP).float().visual_projection
-    vectors = torch.stack([load_translator(f)(project(features)) for f in TRANSLATORS.glob("*.safetensors")], dim=1)
+    networks = [load_translator(TRANSLATORS / f"{name}.safetensors") for name in translators]
+    vectors = torch.stack([network(project(features)) for network in networks], dim=1)
     return {sound: torch.cat([vectors[classes == row].flatten(0, 1) for row, s in enumerate(sounds) if s == sound])
-            for sound in set(sounds) - {None}}
+            for sound in set(sounds)}
 
 
 @torch.no_grad()
@@ -103,7 +106,7 @@ def main() -> None:
     unet = unet.to(memory_format=torch.channels_last)
     alphas = scheduler().alphas_cumprod.to(DEVICE)
 
-    pictures = translated()
+    pictures = translated([file.stem for file in TRANSLATORS.glob("*.safetensors")])
     shown = [pictures.get(name, said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
 
     def one_of(vectors: list[Tensor], rows: Tensor) -> Tensor:
