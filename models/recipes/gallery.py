@@ -43,7 +43,7 @@ def main() -> None:
     for photo in sorted(Path("examples").glob("*.jpg")):
         for suffix in (".wav", ".json"):
             photo.with_suffix(suffix).unlink(missing_ok=True)
-        subprocess.run(["bin/audioldm", "-t", photo, "-o", photo.with_suffix(".wav")], check=True)
+        subprocess.run(["bin/audioldm", "-t", str(photo), "-o", str(photo.with_suffix(".wav"))], check=True)
         draw(photo.stem)
 
 
