@@ -25,8 +25,7 @@ from . import data, texts
 from .clap import CLAP, Trainee, pooled
 from .clip import CLIP, VIEWS, held_out_photos, imagined, photo_features, vision_tower
 
-EPOCHS, BATCH, RATE, HIDDEN = 50, 64, 1e-3, 512  # the thesis's settings
-NOISE = 0.3  # length of Gaussian noise on the unit input (C3, arXiv 2401.08567): pictures lie beside their words
+BATCH, RATE, HIDDEN = 64, 1e-3, 512  # the thesis's settings
 IMAGINED = 6  # features of each class
 FOLDER = data.REPOSITORY / "models" / "translators" / "starter"
 
@@ -48,16 +47,21 @@ def pictures() -> tuple[Tensor, Tensor]:
     return torch.cat([views[rows].flatten(0, 1), features]), torch.cat([rows.repeat_interleave(VIEWS), classes])
 
 
-def train(clip: Tensor, clap: Tensor, groups: Tensor) -> tuple[Translator, float]:
-    """A translator with the cosine loss, as it was best on the tenth of the ``groups`` kept apart; that cosine."""
+def train(clip: Tensor, clap: Tensor, groups: Tensor, epochs: int, noise: float) -> tuple[Translator, float]:
+    """A translator with the cosine loss, as it was best on the tenth of the ``groups`` kept apart; that cosine.
+
+    Gaussian noise of a random length up to ``noise`` on the unit input makes it lead what lies beside the words,
+    as pictures do, back to where words are (C3, arXiv 2401.08567).
+    """
     clip, apart = F.normalize(clip, dim=1), groups % 10 == 0
     held_clip, kept, clip, clap = clip[apart], clap[apart], clip[~apart], clap[~apart]
     network, best, weights = Translator(HIDDEN), -1.0, {}
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
-    for epoch in range(EPOCHS):
+    for epoch in range(epochs):
         order = torch.randperm(len(clip))
         for rows in order.split(BATCH):
-            noisy = clip[rows] + NOISE / clip.shape[1] ** 0.5 * torch.randn(len(rows), clip.shape[1])
+            length = noise * torch.rand(len(rows), 1) / clip.shape[1] ** 0.5
+            noisy = clip[rows] + length * torch.randn(len(rows), clip.shape[1])
             loss = (1 - F.cosine_similarity(network(noisy), clap[rows])).mean()
             optimizer.zero_grad()
             loss.backward()
@@ -74,6 +78,8 @@ def train(clip: Tensor, clap: Tensor, groups: Tensor) -> tuple[Translator, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", default=["wit", "audiocaps"])
+    parser.add_argument("--epochs", type=int, default=50, help="the thesis has 50")
+    parser.add_argument("--noise", type=float, default=1.2, help="greatest length of the noise on the unit input")
     options = parser.parse_args()
     torch.manual_seed(0)
     clip = VisionTextDualEncoderModel.from_pretrained(CLIP).float().eval()
@@ -95,9 +101,10 @@ def main() -> None:
             pairs["audiocaps"] = *vectors, torch.arange(len(captions))
     for source, (inputs, targets, groups) in pairs.items():
         name = f"{source}_cos_{HIDDEN}"
-        network, held = train(inputs, targets, groups)
-        facts = {"name": name, "data": source, "loss": "cos", "pairs": str(len(inputs)), "epochs": str(EPOCHS),
-                 "noise": str(NOISE), "held_out_cosine": f"{held:.4f}", "date": datetime.date.today().isoformat()}
+        network, held = train(inputs, targets, groups, options.epochs, options.noise)
+        facts = {"name": name, "data": source, "loss": "cos", "pairs": str(len(inputs)),
+                 "epochs": str(options.epochs),
+                 "noise": str(options.noise), "held_out_cosine": f"{held:.4f}", "date": datetime.date.today().isoformat()}
         save_translator(FOLDER / f"{name}.safetensors", network, spaces | facts)
 
 
