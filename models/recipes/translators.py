@@ -103,8 +103,8 @@ def main() -> None:
         name = f"{source}_cos_{HIDDEN}"
         network, held = train(inputs, targets, groups, options.epochs, options.noise)
         facts = {"name": name, "data": source, "loss": "cos", "pairs": str(len(inputs)),
-                 "epochs": str(options.epochs),
-                 "noise": str(options.noise), "held_out_cosine": f"{held:.4f}", "date": datetime.date.today().isoformat()}
+                 "epochs": str(options.epochs), "noise": str(options.noise), "held_out_cosine": f"{held:.4f}",
+                 "date": datetime.date.today().isoformat()}
         save_translator(FOLDER / f"{name}.safetensors", network, spaces | facts)
 
 
