@@ -103,13 +103,24 @@ def photo_features(tower: EfficientNetModel) -> Tensor:
     return torch.load(path, weights_only=True)
 
 
+def usable_photos() -> Tensor:
+    """Rows of the photographs that may be learnt from: all but those that judge."""
+    apart = held_out_photos()
+    return torch.tensor([row for row, photo in enumerate(texts.photos()) if photo.name not in apart])
+
+
+def directions(weight: Tensor) -> Tensor:
+    """Where each class lies from the mean of all, of unit deviation: (1000, 1280) of the classifier's weights."""
+    centred = weight - weight.mean(0)
+    return centred / centred.std()
+
+
 def prototypes(weight: Tensor, features: Tensor) -> Tensor:
     """A feature vector for each class (1000, 1280): the mean of ``features`` (N, 1280) moved along its weights.
 
     By one standard deviation; features are averages of ReLU6, never below zero.
     """
-    direction = (weight - weight.mean(0)) / (weight - weight.mean(0)).std()
-    return (features.mean(0) + features.std(0).mean() * direction).clamp(min=0)
+    return (features.mean(0) + features.std(0).mean() * directions(weight)).clamp(min=0)
 
 
 def imagined(weight: Tensor, views: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -117,7 +128,7 @@ def imagined(weight: Tensor, views: Tensor, rows: Tensor, count: int) -> tuple[T
 
     A view of one of the photographs ``rows``, moved from its class's weights towards those of another class.
     """
-    direction = (weight - weight.mean(0)) / (weight - weight.mean(0)).std()
+    direction = directions(weight)
     wanted = torch.arange(len(weight)).repeat(count)
     chosen = rows[torch.randint(len(rows), (len(wanted),))]
     seen = views[chosen, torch.randint(views.shape[1], (len(wanted),))]
@@ -147,7 +158,7 @@ def main() -> None:
         words = F.normalize(sum(F.normalize(v, dim=1) for v in vectors), dim=1)
     logits = views @ weight.T + bias
     conse = F.normalize(logits.softmax(-1) @ words, dim=-1)
-    usable = torch.tensor([row for row, p in enumerate(texts.photos()) if p.name not in held_out_photos()])
+    usable = usable_photos()
     examples = prototypes(weight, views[usable, 0])
 
     def fit(rows: Tensor) -> Tensor:

@@ -53,11 +53,15 @@ def photos(model, translators: list[str], pictures: list[tuple[Path, str]]) -> N
     right = torch.tensor([names.index(sound) for sound in sounds])
     print(f"{len(pictures)} photographs of {len(set(sounds))} sounds, ranked among {len(names)}")
     print("| translator | R@1 | R@5 | R@5 shuffled | per photograph: R@1 | R@5 |\n|---|---|---|---|---|---|")
+    seen = model.clip.encode_image(images)  # once for all translators
     shuffle = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
+
+    def rank(vectors: torch.Tensor) -> torch.Tensor:
+        return (vectors @ known.T).argsort(dim=1, descending=True).eq(right[:, None]).int().argmax(1)
+
     for translator in translators:
-        vectors = model.image_encoder(images, model.translator(translator))
-        ranks = (vectors @ known.T).argsort(dim=1, descending=True).eq(right[:, None]).int().argmax(1)
-        shuffled = (vectors[shuffle] @ known.T).argsort(dim=1, descending=True).eq(right[:, None]).int().argmax(1)
+        vectors = model.translator(translator)(seen)
+        ranks, shuffled = rank(vectors), rank(vectors[shuffle])
         first, shares = balanced(zip(sounds, (ranks < 1).tolist(), strict=True))
         fifth, fifths = balanced(zip(sounds, (ranks < 5).tolist(), strict=True))
         control, _ = balanced(zip(sounds, (shuffled < 5).tolist(), strict=True))

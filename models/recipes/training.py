@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .data import REPOSITORY
@@ -112,6 +113,15 @@ def fit(
             sums, count = {}, 0
     module.load_state_dict(averaged.weights)
     return module.eval()
+
+
+def features_and_score(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
+    """What each layer of a critic makes of ``x``, behind a leaky ReLU; the last one's answer is the score."""
+    features = []
+    for layer in layers[:-1]:
+        x = F.leaky_relu(layer(x), 0.2)
+        features.append(x)
+    return [*features, layers[-1](x)]
 
 
 class Adversary:

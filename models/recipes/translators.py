@@ -23,7 +23,7 @@ from translator.model import Translator, save_translator
 
 from . import data, texts
 from .clap import CLAP, Trainee, pooled
-from .clip import CLIP, VIEWS, held_out_photos, imagined, photo_features, vision_tower
+from .clip import CLIP, VIEWS, imagined, photo_features, usable_photos, vision_tower
 
 BATCH, RATE, HIDDEN = 64, 1e-3, 512  # the thesis's settings
 IMAGINED = 6  # features of each class
@@ -42,7 +42,7 @@ def pictures() -> tuple[Tensor, Tensor]:
     """Features (N, 1280) and their classes: photographs that may be learnt from, all views, and imagined ones."""
     tower, weight, _ = vision_tower()
     views = photo_features(tower)
-    rows = torch.tensor([i for i, photo in enumerate(texts.photos()) if photo.name not in held_out_photos()])
+    rows = usable_photos()
     features, classes = imagined(weight, views, rows, IMAGINED)
     return torch.cat([views[rows].flatten(0, 1), features]), torch.cat([rows.repeat_interleave(VIEWS), classes])
 

@@ -23,7 +23,7 @@ from translator.model import load_translator
 
 from . import data, texts
 from .clap import CLAP, Trainee, features, pooled
-from .clip import CLIP, held_out_photos, imagined, photo_features, vision_tower
+from .clip import CLIP, held_out_photos, imagined, photo_features, usable_photos, vision_tower
 from .training import DEVICE, autocast, fit, save_half
 from .translators import FOLDER as TRANSLATORS
 from .vae import mels
@@ -69,9 +69,8 @@ def translated(translators: list[str]) -> dict[str | None, Tensor]:
     """Sound -> CLAP vectors (N, 512) of imagined pictures of what makes it; None -> those of all other classes."""
     tower, weight, _ = vision_tower()
     views, apart = photo_features(tower), held_out_photos()
-    rows = torch.tensor([row for row, photo in enumerate(texts.photos()) if photo.name not in apart])
     sounds = [apart.get(photo.name) or MORE_CLASSES.get(photo.name[10:-4]) for photo in texts.photos()]
-    features, classes = imagined(weight, views, rows, PICTURES)
+    features, classes = imagined(weight, views, usable_photos(), PICTURES)
     project = VisionTextDualEncoderModel.from_pretrained(CLIP).float().visual_projection
     networks = [load_translator(TRANSLATORS / f"{name}.safetensors") for name in translators]
     vectors = torch.stack([network(project(features)) for network in networks], dim=1)

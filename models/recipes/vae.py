@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from audioldm.audio import log_mel
 
 from . import data
-from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
+from .training import DEVICE, WORK, Adversary, autocast, features_and_score, fit, save_half
 
 CROP = 128  # frames
 BATCH = 12
@@ -80,14 +80,8 @@ class Critics(nn.Module):
         )
 
     def forward(self, mel: Tensor) -> list[list[Tensor]]:
-        answers = []
-        for scale, stack in enumerate(self.stacks):
-            x, features = F.avg_pool2d(mel, 2) if scale else mel, []
-            for layer in stack[:-1]:
-                x = F.leaky_relu(layer(x), 0.2)
-                features.append(x)
-            answers.append([*features, stack[-1](x)])
-        return answers
+        scales = mel, F.avg_pool2d(mel, 2)
+        return [features_and_score(stack, x) for stack, x in zip(self.stacks, scales, strict=True)]
 
 
 @torch.no_grad()
@@ -106,8 +100,8 @@ def main() -> None:
     train, held_out = mels(data.clips(), "train"), mels(data.clips(judge=True), "judge")
     vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float() if options.decoder else network()
     vae = vae.to(memory_format=torch.channels_last)
-    adversary = Adversary(Critics())
     if options.decoder:
+        adversary = Adversary(Critics())
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
         latents = encoded(vae, train)
 

@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from audioldm.audio import HOP_LENGTH, SAMPLE_RATE, log_mel
 
 from . import data
-from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
+from .training import DEVICE, WORK, Adversary, autocast, features_and_score, fit, save_half
 
 FRAMES = 48  # of a training crop: 0.48 s
 BATCH = 6
@@ -76,14 +75,8 @@ class Critics(nn.Module):
         )
 
     def forward(self, wave: Tensor) -> list[list[Tensor]]:
-        answers = []
-        for size, stack in zip(CRITIC_RESOLUTIONS, self.stacks, strict=True):
-            x, features = spectrogram(wave, size).log().unsqueeze(1) / 4, []
-            for layer in stack[:-1]:
-                x = F.leaky_relu(layer(x), 0.2)
-                features.append(x)
-            answers.append([*features, stack[-1](x)])
-        return answers
+        views = [spectrogram(wave, size).log().unsqueeze(1) / 4 for size in CRITIC_RESOLUTIONS]
+        return [features_and_score(stack, x) for stack, x in zip(self.stacks, views, strict=True)]
 
 
 def main() -> None:
