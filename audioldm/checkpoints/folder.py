@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
 
-IGNORED = ("position_ids", "num_batches_tracked")  # buffers that some files carry; inference needs neither
+IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
 
 def read_json(path: Path) -> dict[str, Any]:

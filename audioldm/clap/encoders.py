@@ -41,6 +41,13 @@ class CLAPAudioEmbeddingClassifierFreev2:
         return F.normalize(torch.cat(vectors), dim=-1)
 
     @torch.inference_mode()
+    def encode_tokens(self, ids: Sequence[int]) -> Tensor:
+        """(1, 512) of one text's token numbers, with those of its beginning and end: needs no tokenizer."""
+        inputs = torch.tensor([list(ids)], device=self.device)
+        vectors = self._text_model(input_ids=inputs, attention_mask=torch.ones_like(inputs)).text_embeds
+        return F.normalize(vectors, dim=-1)
+
+    @torch.inference_mode()
     def encode_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
         """(B, 512) of float32 waves (N,) in [-1, 1] at 16 kHz.
 

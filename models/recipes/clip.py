@@ -123,17 +123,17 @@ def prototypes(weight: Tensor, features: Tensor) -> Tensor:
     return (features.mean(0) + features.std(0).mean() * directions(weight)).clamp(min=0)
 
 
-def imagined(weight: Tensor, views: Tensor, rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """``count`` features of every class (1000 count, 1280) as if photographed, and the classes.
+def imagined(weight: Tensor, views: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
+    """Features (N, 1280) of pictures of ``classes`` (N,), as if photographed.
 
-    A view of one of the photographs ``rows``, moved from its class's weights towards those of another class.
+    A view of one of the photographs ``rows``, moved from its class's weights towards those of the class wanted, by
+    up to thrice as much as real photographs lie along their own class's (docs/starter.md).
     """
     direction = directions(weight)
-    wanted = torch.arange(len(weight)).repeat(count)
-    chosen = rows[torch.randint(len(rows), (len(wanted),))]
-    seen = views[chosen, torch.randint(views.shape[1], (len(wanted),))]
-    step = views[rows, 0].std(0).mean() * (0.35 + 0.7 * torch.rand(len(wanted), 1))
-    return (seen + step * (direction[wanted] - direction[chosen])).clamp(min=0), wanted
+    chosen = rows[torch.randint(len(rows), (len(classes),))]
+    seen = views[chosen, torch.randint(views.shape[1], (len(classes),))]
+    step = views[rows, 0].std(0).mean() * (0.2 + 0.85 * torch.rand(len(classes), 1))
+    return (seen + step * (direction[classes] - direction[chosen])).clamp(min=0)
 
 
 def ridge(features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

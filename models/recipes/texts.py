@@ -63,6 +63,20 @@ def class_names() -> list[str]:
     return names
 
 
+@cache
+def class_lineage() -> list[set[str]]:
+    """For each of the 1,000 classes every name, in lower case, of it and of all its ancestors."""
+    synsets, lineages = nouns(), []
+    for path in photos():
+        names, ahead = set(), [path.name[1:9]]
+        while ahead:
+            lemmas, parents, _ = synsets[ahead.pop()]
+            names.update(lemma.lower() for lemma in lemmas)
+            ahead += parents
+        lineages.append(names)
+    return lineages
+
+
 def class_synonyms() -> list[str]:
     """Up to four names of each of the 1,000 classes: "cornet, horn, trumpet, trump"."""
     lemmas = (nouns()[path.name[1:9]][0] for path in photos())

@@ -3,15 +3,18 @@
     python -m models.recipes.translators [wit audiocaps]
 
 ``audiocaps_*`` learns from AudioCaps captions through both text towers; ``wit_*`` from pictures through CLIP's image
-tower and their captions through CLAP's text tower. The pictures are the photographs whose subject makes no known
-sound, and features imagined for every class (``clip.imagined``), since 855 photographs show too little of the world;
-captions are class names, synonyms and WordNet glosses, in the roles of WIT's image and reference description.
+tower and their captions through CLAP's text tower. The pictures are imagined (``clip.imagined``) from the photographs
+whose subject makes no known sound: 855 of them show too little of the world, and among photographs as they are, a
+class that is only imagined is told by that.
+The caption of a class that makes a sound is a sentence about that sound (``sources.py``), of any other its names and
+WordNet gloss, in the roles of WIT's image and reference description.
 """
 
 from __future__ import annotations
 
 import argparse
 import datetime
+from collections import Counter
 
 import torch
 import torch.nn.functional as F
@@ -21,34 +24,40 @@ from transformers import ClapModel, VisionTextDualEncoderModel
 from audioldm.clap.spaces import clap_fingerprint, clip_fingerprint
 from translator.model import Translator, save_translator
 
-from . import data, texts
+from . import data, sources, texts
 from .clap import CLAP, Trainee, pooled
-from .clip import CLIP, VIEWS, imagined, photo_features, usable_photos, vision_tower
+from .clip import CLIP, imagined, photo_features, usable_photos, vision_tower
 
 BATCH, RATE, HIDDEN = 64, 1e-3, 512  # the thesis's settings
-IMAGINED = 6  # features of each class
+PAIRS = 150_000  # of imagined pictures and captions
+EPOCHS = {"wit": 8, "audiocaps": 12}
+NOISE = {"wit": 1.0, "audiocaps": 1.5}  # greatest length of the noise on the unit input
 FOLDER = data.REPOSITORY / "models" / "translators" / "starter"
 
 
-def descriptions() -> list[list[str]]:
-    """Captions of each of the 1,000 classes."""
+def captions() -> list[list[str]]:
+    """What is said of each of the 1,000 classes: its sound, or what it is."""
     glosses = (texts.nouns()[photo.name[1:9]][2] for photo in texts.photos())
-    rows = zip(texts.class_names(), texts.class_synonyms(), glosses, strict=True)
-    return [[name, synonyms, f"{synonyms.split(', ')[0]}: {' '.join(gloss.split()[:12])}"]
-            for name, synonyms, gloss in rows]
+    rows = zip(sources.class_sentences(), texts.class_names(), texts.class_synonyms(), glosses, strict=True)
+    return [said or [name, synonyms, f"{synonyms.split(', ')[0]}: {' '.join(gloss.split()[:12])}"]
+            for said, name, synonyms, gloss in rows]
 
 
 def pictures() -> tuple[Tensor, Tensor]:
-    """Features (N, 1280) and their classes: photographs that may be learnt from, all views, and imagined ones."""
+    """Features (N, 1280) of imagined pictures, and their classes.
+
+    Classes that make a sound are drawn more often than the silent ones, and a sound that many classes make (dogs)
+    more often than a rare one, but with the root of their number only.
+    """
     tower, weight, _ = vision_tower()
-    views = photo_features(tower)
-    rows = usable_photos()
-    features, classes = imagined(weight, views, rows, IMAGINED)
-    return torch.cat([views[rows].flatten(0, 1), features]), torch.cat([rows.repeat_interleave(VIEWS), classes])
+    said = [tuple(lines) if lines else None for lines in sources.class_sentences()]
+    times = Counter(said)
+    classes = torch.multinomial(torch.tensor([3 * times[s] ** -0.5 if s else 1 / 3 for s in said]), PAIRS, True)
+    return imagined(weight, photo_features(tower), usable_photos(), classes), classes
 
 
 def train(clip: Tensor, clap: Tensor, groups: Tensor, epochs: int, noise: float) -> tuple[Translator, float]:
-    """A translator with the cosine loss, as it was best on the tenth of the ``groups`` kept apart; that cosine.
+    """A translator with the cosine loss, as it was best on the ``groups`` kept apart (0, 10, 20 …); that cosine.
 
     Gaussian noise of a random length up to ``noise`` on the unit input makes it lead what lies beside the words,
     as pictures do, back to where words are (C3, arXiv 2401.08567).
@@ -57,6 +66,7 @@ def train(clip: Tensor, clap: Tensor, groups: Tensor, epochs: int, noise: float)
     held_clip, kept, clip, clap = clip[apart], clap[apart], clip[~apart], clap[~apart]
     network, best, weights = Translator(HIDDEN), -1.0, {}
     optimizer = torch.optim.Adam(network.parameters(), lr=RATE, fused=True)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for epoch in range(epochs):
         order = torch.randperm(len(clip))
         for rows in order.split(BATCH):
@@ -66,6 +76,7 @@ def train(clip: Tensor, clap: Tensor, groups: Tensor, epochs: int, noise: float)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+        schedule.step()
         with torch.no_grad():
             held = F.cosine_similarity(network(held_clip), kept).mean().item()
         if held > best:
@@ -78,8 +89,6 @@ def train(clip: Tensor, clap: Tensor, groups: Tensor, epochs: int, noise: float)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", default=["wit", "audiocaps"])
-    parser.add_argument("--epochs", type=int, default=50, help="the thesis has 50")
-    parser.add_argument("--noise", type=float, default=1.2, help="greatest length of the noise on the unit input")
     options = parser.parse_args()
     torch.manual_seed(0)
     clip = VisionTextDualEncoderModel.from_pretrained(CLIP).float().eval()
@@ -88,22 +97,24 @@ def main() -> None:
               "clap_space": clap_fingerprint(CLAP / "model.safetensors")}
     read = Trainee(clap).read
 
-    captions = texts.captions("train") if "audiocaps" in options.data else []
-    features, classes = pictures()
     pairs = {}
     with torch.no_grad():
         if "wit" in options.data:
-            said = torch.stack([read(pooled(clap, lines)) for lines in zip(*descriptions(), strict=True)])
-            told = said[torch.randint(len(said), (len(classes),)), classes]
-            pairs["wit"] = clip.visual_projection(features), told, classes
-        if captions:
-            vectors = clip.text_projection(pooled(clip, captions)), read(pooled(clap, captions))
-            pairs["audiocaps"] = *vectors, torch.arange(len(captions))
+            features, classes = pictures()
+            said = [read(pooled(clap, lines)) for lines in captions()]
+            told = torch.stack([said[c][int(torch.randint(len(said[c]), ()))] for c in classes.tolist()])
+            sounding = torch.tensor([lines is not None for lines in sources.class_sentences()])
+            groups = torch.where(sounding[classes], 1, classes)  # whole classes are kept apart, but no sound
+            pairs["wit"] = clip.visual_projection(features), told, groups
+        if "audiocaps" in options.data:
+            lines = texts.captions("train")
+            vectors = clip.text_projection(pooled(clip, lines)), read(pooled(clap, lines))
+            pairs["audiocaps"] = *vectors, torch.arange(len(lines))
     for source, (inputs, targets, groups) in pairs.items():
         name = f"{source}_cos_{HIDDEN}"
-        network, held = train(inputs, targets, groups, options.epochs, options.noise)
+        network, held = train(inputs, targets, groups, EPOCHS[source], NOISE[source])
         facts = {"name": name, "data": source, "loss": "cos", "pairs": str(len(inputs)),
-                 "epochs": str(options.epochs), "noise": str(options.noise), "held_out_cosine": f"{held:.4f}",
+                 "epochs": str(EPOCHS[source]), "noise": str(NOISE[source]), "held_out_cosine": f"{held:.4f}",
                  "date": datetime.date.today().isoformat()}
         save_translator(FOLDER / f"{name}.safetensors", network, spaces | facts)
 

@@ -21,18 +21,16 @@ from transformers import ClapModel, VisionTextDualEncoderModel
 
 from translator.model import load_translator
 
-from . import data, texts
+from . import data, sources
 from .clap import CLAP, Trainee, features, pooled
-from .clip import CLIP, held_out_photos, imagined, photo_features, usable_photos, vision_tower
+from .clip import CLIP, imagined, photo_features, usable_photos, vision_tower
 from .training import DEVICE, autocast, fit, save_half
 from .translators import FOLDER as TRANSLATORS
 from .vae import mels
 
 BATCH = 16
-PICTURES = 20  # imagined of each class
-# classes that make a sound though their one photograph does not show it
-MORE_CLASSES = {"cock": "rooster", "matchstick": "crackling_fire", "crib": "crying_baby"}
-NOISE = 0.5  # greatest length of the noise added to the unit condition vector
+PICTURES = 1000  # imagined for each sound, at least
+NOISE = 0.4  # greatest length of the noise added to the unit condition vector
 
 
 def network() -> UNet2DConditionModel:
@@ -68,14 +66,16 @@ def conditions(clips: list[data.Clip]) -> tuple[Tensor, list[Tensor], Tensor]:
 def translated(translators: list[str]) -> dict[str | None, Tensor]:
     """Sound -> CLAP vectors (N, 512) of imagined pictures of what makes it; None -> those of all other classes."""
     tower, weight, _ = vision_tower()
-    views, apart = photo_features(tower), held_out_photos()
-    sounds = [apart.get(photo.name) or MORE_CLASSES.get(photo.name[10:-4]) for photo in texts.photos()]
-    features, classes = imagined(weight, views, usable_photos(), PICTURES)
+    views, sounds = photo_features(tower), sources.class_sounds()
     project = VisionTextDualEncoderModel.from_pretrained(CLIP).float().visual_projection
     networks = [load_translator(TRANSLATORS / f"{name}.safetensors") for name in translators]
-    vectors = torch.stack([network(project(features)) for network in networks], dim=1)
-    return {sound: torch.cat([vectors[classes == row].flatten(0, 1) for row, s in enumerate(sounds) if s == sound])
-            for sound in set(sounds)}
+    vectors = {}
+    for sound in set(sounds):
+        classes = torch.tensor([row for row, s in enumerate(sounds) if s == sound])
+        classes = classes.repeat(-(-PICTURES // len(classes)))
+        features = project(imagined(weight, views, usable_photos(), classes))
+        vectors[sound] = torch.cat([network(features) for network in networks])
+    return vectors
 
 
 @torch.no_grad()
@@ -100,7 +100,7 @@ def main() -> None:
     heard, said, empty = conditions(clips)
     labels = torch.tensor([names.index(c.label) for c in clips])
     weights = 1 / torch.bincount(labels)[labels].float()
-    weights = weights * torch.where(labels < len(data.TEN), 1.5, 1.0)  # one recording each, not one instrument
+    weights = weights * torch.where(labels < len(data.TEN), 2.0, 1.0)  # one recording each, not one instrument
     unet = UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float() if options.warm_start else network()
     unet = unet.to(memory_format=torch.channels_last)
     alphas = scheduler().alphas_cumprod.to(DEVICE)
@@ -113,8 +113,8 @@ def main() -> None:
 
     def condition(rows: Tensor) -> Tensor:
         chance = torch.rand(len(rows), 1, device=DEVICE)
-        vectors = torch.where(chance < 0.25, heard[rows], one_of(said, rows))
-        vectors = torch.where(chance > 0.7, one_of(shown, rows), vectors)
+        vectors = torch.where(chance < 0.15, heard[rows], one_of(said, rows))
+        vectors = torch.where(chance > 0.65, one_of(shown, rows), vectors)
         vectors = vectors + NOISE * torch.rand(len(rows), 1, device=DEVICE) * torch.randn_like(vectors) / 512**0.5
         vectors = torch.where(torch.rand(len(rows), 1, device=DEVICE) < 0.1, empty, vectors)
         return F.normalize(vectors, dim=1)

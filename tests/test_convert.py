@@ -1,0 +1,182 @@
+"""Original checkpoints: every tensor finds its place, and what is no checkpoint is refused in a sentence."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from upstream import GOLDEN, KEYS, medium, on_meta, small
+
+from audioldm.checkpoints import convert, convert_clap, convert_unet, convert_vae, convert_vocoder
+from audioldm.checkpoints.tables import rename
+from audioldm.errors import InputError
+from audioldm.latent_diffusion import LatentDiffusion
+
+needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="shared/golden is not beside this checkout")
+needs_keys = pytest.mark.skipif(not KEYS.is_file(), reason="shared/upstream_keys_s.json is not beside this checkout")
+CHECKPOINT = GOLDEN / "tiny.ckpt"
+
+
+def untold() -> convert.Untold:
+    return convert.Untold.from_config(json.loads((GOLDEN / "config.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    return convert.read(CHECKPOINT)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    where = tmp_path_factory.mktemp("converted") / "tiny"
+    return convert.convert(CHECKPOINT, where, tokenizer=GOLDEN / "tokenizer", untold=untold())
+
+
+@needs_keys
+@pytest.mark.parametrize(
+    ("shapes", "unet_size", "clap_size", "heads", "depths"),
+    [
+        (small, 185_036_552, 153_542_171, [4, 8, 12, 20], [2, 2, 6, 2]),
+        (medium, 415_954_568, 193_987_739, [6, 12, 18, 30], [2, 2, 12, 2]),
+    ],
+    ids=["audioldm-s-full-v2", "audioldm-m-full"],
+)
+def test_the_full_size_architectures_fit_with_no_key_left_over(shapes, unet_size, clap_size, heads, depths):
+    parts = convert.split(on_meta(shapes()))
+    config, tensors = convert_unet.convert(parts["unet"])
+    assert sum(t.numel() for t in tensors.values()) == unet_size
+    assert config["attention_head_dim"] == heads
+    config, tensors = convert_vae.convert(parts["vae"], 1.0)
+    assert len(tensors) == len(parts["vae"]) == 88 + 112 + 4
+    _, tensors = convert_vocoder.convert(parts["vocoder"])
+    assert len(tensors) == len(parts["vocoder"]) + 2 == 196
+    config, tensors = convert_clap.convert(parts["clap"])
+    assert sum(t.numel() for t in tensors.values()) == clap_size
+    assert config["audio_config"]["depths"] == depths
+    assert config["text_config"]["num_attention_heads"] == 12
+    assert config["text_config"]["layer_norm_eps"] == 1e-5
+
+
+@needs_golden
+def test_the_averaged_weights_are_used(state, folder: Path):
+    with safe_open(folder / "unet" / "diffusion_pytorch_model.safetensors", framework="pt") as file:
+        weight = file.get_tensor("conv_in.weight")
+    assert torch.equal(weight, state["model_ema.diffusion_modelinput_blocks00weight"])
+    assert not torch.equal(weight, state["model.diffusion_model.input_blocks.0.0.weight"])
+
+
+@needs_golden
+def test_a_checkpoint_without_averages_gives_its_live_weights(state):
+    live = {name: tensor for name, tensor in state.items() if not name.startswith("model_ema.")}
+    unet = convert.split(live)["unet"]
+    assert torch.equal(unet["film_emb.weight"], state["model.diffusion_model.film_emb.weight"])
+
+
+@needs_golden
+def test_a_missing_average_is_an_error(state):
+    damaged = {name: t for name, t in state.items() if name != "model_ema.diffusion_modelfilm_embweight"}
+    with pytest.raises(InputError, match="averages of .* of the UNet's"):
+        convert.split(damaged)
+
+
+@needs_golden
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [
+        ("unet", "model.diffusion_model.middle_block.0.in_layers.0.weight"),
+        ("vae", "first_stage_model.decoder.mid.attn_1.q.weight"),
+        ("vocoder", "first_stage_model.vocoder.ups.1.bias"),
+        ("clap", "cond_stage_model.model.audio_branch.layers.1.blocks.0.attn.qkv.weight"),
+    ],
+)
+def test_a_missing_tensor_is_an_error_in_every_part(state, part: str, name: str):
+    damaged = {key: t for key, t in state.items() if key != name and not key.startswith("model_ema.")}
+    with pytest.raises(InputError, match="the checkpoint"):
+        _convert_parts(convert.split(damaged))
+
+
+@needs_golden
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "first_stage_model.", "cond_stage_model.model."])
+def test_an_unknown_tensor_is_an_error_in_every_part(state, prefix: str):
+    live = {key: t for key, t in state.items() if not key.startswith("model_ema.")}
+    with pytest.raises(InputError, match="new_thing"):
+        _convert_parts(convert.split(live | {f"{prefix}new_thing.weight": torch.zeros(1)}))
+
+
+def _convert_parts(parts) -> None:
+    known = untold()
+    convert_unet.convert(parts["unet"], known.head_channels)
+    convert_vae.convert(parts["vae"], 1.0)
+    convert_vocoder.convert(parts["vocoder"])
+    convert_clap.convert(parts["clap"], known.text_heads)
+
+
+def test_two_tensors_for_one_place_are_an_error():
+    with pytest.raises(InputError, match="two tensors"):
+        rename({"a.x": torch.zeros(1), "b.x": torch.ones(1)}, {"a": "c", "b": "c"})
+
+
+@needs_golden
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision_halves_the_weights_and_nearly_keeps_the_output(folder: Path, tmp_path: Path, dtype: str):
+    half = convert.convert(CHECKPOINT, tmp_path / "half", dtype, GOLDEN / "tokenizer", untold())
+    sizes = [(f / "unet" / "diffusion_pytorch_model.safetensors").stat().st_size for f in (folder, half)]
+    assert 0.45 < sizes[1] / sizes[0] < 0.55
+    vectors = [LatentDiffusion.from_folder(f, "cpu").clap.encode_text(["a dog"]) for f in (folder, half)]
+    assert 0 < (vectors[0] - vectors[1]).abs().max() < 0.02
+
+
+@needs_golden
+def test_the_result_is_whole_or_not_there(tmp_path: Path):
+    with pytest.raises(InputError, match="no AudioLDM has a UNet that is 32 channels wide"):
+        convert.convert(CHECKPOINT, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_golden
+def test_nothing_is_overwritten(folder: Path):
+    with pytest.raises(InputError, match="exists already"):
+        convert.convert(CHECKPOINT, folder, untold=untold())
+
+
+class Bomb:
+    """What a hostile pickle does."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit('the pickle was run')",)
+
+
+@pytest.mark.parametrize("kind", ["empty", "text", "pickle", "hostile", "other keys", "not tensors", "truncated"])
+def test_what_is_no_checkpoint_is_refused_and_not_run(tmp_path: Path, kind: str):
+    path = tmp_path / "file.ckpt"
+    if kind == "hostile":
+        torch.save({"state_dict": Bomb()}, path)
+    elif kind == "other keys":
+        torch.save({"weights": {}}, path)
+    elif kind == "not tensors":
+        torch.save({"state_dict": {"scale_factor": 1.0}}, path)
+    elif kind == "truncated":
+        torch.save({"state_dict": {"scale_factor": torch.zeros(10_000)}}, path)
+        path.write_bytes(path.read_bytes()[:20_000])
+    else:
+        path.write_bytes({"empty": b"", "text": b"hello", "pickle": pickle.dumps(Bomb())}[kind])
+    with pytest.raises(InputError, match="is not an AudioLDM checkpoint, or it is damaged"):
+        convert.read(path)
+
+
+@needs_golden
+def test_the_first_load_caches_and_the_next_reuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("AUDIOLDM_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(convert, "find_tokenizer", lambda path: None)
+    monkeypatch.setattr(convert_unet, "HEAD_CHANNELS", {32: 8})
+    first = convert.cached(CHECKPOINT)
+    monkeypatch.setattr(convert, "convert", lambda *args, **more: pytest.fail("converted again"))
+    assert convert.cached(CHECKPOINT) == first
+    model = LatentDiffusion.from_folder(first, "cpu")
+    assert model.unconditional.shape == (1, 64)
+    with pytest.raises(InputError, match="tokenizer"):
+        model.clap.encode_text(["a dog"])
