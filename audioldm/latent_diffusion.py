@@ -7,6 +7,7 @@ everything right of it never knows where the vector came from.
 
 from __future__ import annotations
 
+import logging
 import re
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from translator import TranslatorError, zoo
 
-from .checkpoints import registry
+from .checkpoints import hub, registry
 from .checkpoints.registry import ModelFolder
 from .clap.spaces import CLAP_PROJECTIONS, CLIP_PROJECTIONS, clap_fingerprint, clip_fingerprint, dimension
 from .errors import InputError
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
     from translator.model import Translator
 
     from .clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
+
+
+# For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
+CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
+CLIP_FILES = (
+    "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json",
+)  # fmt: skip
+
+log = logging.getLogger("audioldm")
 
 
 class LatentDiffusion:
@@ -46,7 +56,7 @@ class LatentDiffusion:
 
         ``device``: "cpu", "cuda", "cuda:1" … or "auto", which is a GPU if there is one.
         """
-        return cls(registry.open_folder(path), device)
+        return cls(registry.open_path(path), device)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -71,14 +81,21 @@ class LatentDiffusion:
         """UNet2DConditionModel: (B, C, T, F) latents, timestep, class_labels (B, 512) -> (B, C, T, F)."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        return self._load("unet", UNet2DConditionModel.from_config)
+        def build(config: dict[str, Any]) -> nn.Module:
+            if self.folder.in_hub_layout:
+                config, note = hub.corrected_unet_config(config)
+                if note:
+                    log.warning("%s", note)
+            return UNet2DConditionModel.from_config(config)
+
+        return self._load("unet", build)
 
     @cached_property
     def vae(self) -> nn.Module:
         """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        return self._load("vae", AutoencoderKL.from_config)
+        return self._load("vae", AutoencoderKL.from_config, hub.current_names)
 
     @cached_property
     def vocoder(self) -> nn.Module:
@@ -107,7 +124,20 @@ class LatentDiffusion:
         """CLIP; its image and text towers are read separately, on first use."""
         from .clap.encoders import ClipEncoder
 
-        return ClipEncoder(self.folder, self.device)
+        return ClipEncoder(*self._clip_files, self.device)
+
+    def release(self, *parts: str) -> None:
+        """Forget ``parts`` ("clip" …), and with them their memory; they are read anew if they are used again."""
+        for part in parts:
+            self.__dict__.pop(part, None)
+
+    @cached_property
+    def _clip_files(self) -> tuple[Path, Path]:
+        """The folder and the weights of CLIP: the model's own, or else the hub's CLIP_REPOSITORY."""
+        if self.folder.part("clip").is_dir():
+            return self.folder.part("clip"), self.folder.weights("clip")
+        path = hub.snapshot(CLIP_REPOSITORY, CLIP_FILES)
+        return path, next(path / name for name in CLIP_FILES if name in registry.WEIGHTS and (path / name).is_file())
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:
@@ -148,8 +178,15 @@ class LatentDiffusion:
 
     @cached_property
     def spaces(self) -> tuple[str, str]:
-        """Fingerprints of the CLIP and the CLAP space."""
-        return clip_fingerprint(self.folder.weights("clip")), clap_fingerprint(self.folder.weights("clap"))
+        """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
+        if not self.folder.hears:
+            raise InputError(f"which space a translator must lead to cannot be told: {hub.text_only(self.folder)}")
+        return clip_fingerprint(self._clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
+
+    @cached_property
+    def sha256(self) -> str:
+        """One hash over all files of the model, 64 hex digits; the first time, about a second for a gigabyte."""
+        return self.folder.sha256()
 
     def find_translator(self, name: str | None = None) -> zoo.Entry:
         """The translator file called ``name`` (or at that path; None: the model's default) for these spaces.
@@ -181,7 +218,7 @@ class LatentDiffusion:
 
     def _check_dimensions(self, entry: zoo.Entry, dim: int) -> None:
         """A .pth file does not say which spaces it belongs to, but their dimensions must be its own."""
-        clip = dimension(self.folder.weights("clip"), CLIP_PROJECTIONS)
+        clip = dimension(self._clip_files[1], CLIP_PROJECTIONS)
         clap = dimension(self.folder.weights("clap"), CLAP_PROJECTIONS)
         if not dim == clip == clap:
             raise InputError(
@@ -200,10 +237,10 @@ class LatentDiffusion:
         path = self.folder.path / "reference.safetensors"
         return read_tensors(path) if path.is_file() else {}
 
-    def _load(self, part: str, build: Any) -> nn.Module:
+    def _load(self, part: str, build: Any, adapt: Any = dict) -> nn.Module:
         from .checkpoints.folder import load, read_json, using
 
         path = self.folder.path / part / "config.json"
         with using(path):
             config = read_json(path)
-            return load(lambda: build(config), self.folder.weights(part)).to(self.device)
+            return load(lambda: build(config), self.folder.weights(part), adapt=adapt).to(self.device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from translator import zoo
 
-from .checkpoints import registry
+from .checkpoints import download, registry
 from .clap.spaces import clap_fingerprint, clip_fingerprint
 from .errors import InputError
 
@@ -12,8 +12,8 @@ UNTOLD = ("clip_space", "clap_space", "name")  # metadata that the list shows el
 
 
 def listing() -> list[str]:
-    """Lines of text: each bundled model with its size, and under it the translators that fit it, with what is
-    known."""
+    """Lines of text: each bundled model with its size, and under it the translators that fit it, with what is known;
+    then the models that can be downloaded. No server is asked."""
     entries = zoo.available(registry.models_dir() / "translators")
     lines, shown = ["models and their translators (* default):"], set()
     for name in registry.names():
@@ -36,7 +36,16 @@ def listing() -> list[str]:
     for entry in entries:
         if entry.path not in shown:
             lines.append(f"  of no installed model: {_described(entry)}, CLIP space {entry.spaces[0]}")
-    return lines
+    return lines + _published()
+
+
+def _published() -> list[str]:
+    """Lines on AudioLDM's own checkpoints, with what is there of them."""
+    lines = [f"AudioLDM's models, downloaded at first use to {download.cache_dir()} ({download.CACHE_VARIABLE}):"]
+    for name, known in registry.UPSTREAM.items():
+        lines.append(f"  {name}: {download.amount(known.about)}, {known.licence}, {download.state(name)}")
+    hub = ", ".join(known.repo for known in registry.UPSTREAM.values() if known.repo)
+    return [*lines, f"  from the hub, without ranking and sounds as prompts: {hub}"]
 
 
 def _described(entry: zoo.Entry) -> str:

@@ -117,6 +117,8 @@ class Server:
                 else:
                     self.send_error(404)
 
+            do_HEAD = do_GET  # a route that is asked both ways looks at handler.command
+
             def log_message(self, *_: Any) -> None:
                 pass
 

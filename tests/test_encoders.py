@@ -13,8 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from audioldm.audio import SAMPLE_RATE as RATE
-from audioldm.checkpoints.registry import open_folder
-from audioldm.clap.encoders import ClipEncoder, preprocess
+from audioldm.clap.encoders import preprocess
 from audioldm.errors import InputError
 from audioldm.latent_diffusion import LatentDiffusion
 from audioldm.pipeline import condition, read_prompt
@@ -45,7 +44,7 @@ def test_clip_is_that_of_transformers(kind: str, tiny_folder: Path, tmp_path: Pa
     reference = (VisionTextDualEncoderModel if kind == "dual" else CLIPModel).from_pretrained(
         folder / "clip", dtype=torch.float32
     )
-    encoder = ClipEncoder(open_folder(folder))
+    encoder = LatentDiffusion.from_folder(folder, "cpu").clip
     image = Image.open(picture)
     settings = json.loads((folder / "clip" / "preprocessor_config.json").read_text())
     pixels = torch.from_numpy(preprocess(image, settings))[None]
@@ -82,14 +81,14 @@ def test_settings_that_do_not_fit_are_told_in_a_sentence(copy: Path, picture: Pa
     path = copy / "clip" / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **spoilt}))
     with pytest.raises(InputError, match="preprocessor_config.json lacks something or has it wrong"):
-        ClipEncoder(open_folder(copy)).encode_image([Image.open(picture)])
+        LatentDiffusion.from_folder(copy, "cpu").clip.encode_image([Image.open(picture)])
 
 
 @pytest.mark.parametrize("content", ["[]", "{}", '{"model_type": "abacus"}'])
 def test_a_spoilt_config_is_told_in_a_sentence(copy: Path, picture: Path, content: str) -> None:
     (copy / "clip" / "config.json").write_text(content)
     with pytest.raises(InputError, match="clip/config.json"):
-        ClipEncoder(open_folder(copy)).encode_image([Image.open(picture)])
+        LatentDiffusion.from_folder(copy, "cpu").clip.encode_image([Image.open(picture)])
 
 
 def test_long_text_is_cut_and_odd_bytes_are_survived(tiny_model: LatentDiffusion) -> None:

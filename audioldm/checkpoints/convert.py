@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..clap.tokenizer import read_tokenizer
 from ..errors import InputError
 from . import download
 from .registry import INDEX, WEIGHTS
@@ -157,7 +158,7 @@ def convert(
         "clap/preprocessor_config.json": json.dumps(convert_clap.features(parts["clap"], untold.spectrogram), indent=2),
     }
     if tokenizer is not None:
-        extras["clap/tokenizer.json"] = convert_clap.tokenizer(tokenizer)
+        extras["clap/tokenizer.json"] = read_tokenizer(tokenizer).to_str()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent))

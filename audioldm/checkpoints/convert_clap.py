@@ -1,15 +1,13 @@
-"""The CLAP of an original checkpoint, both towers → transformers' ClapModel, feature extractor and tokenizer."""
+"""The CLAP of an original checkpoint, both towers → transformers' ClapModel and feature extractor."""
 
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..errors import InputError
 from .tables import Tensors, check, count, need, rename
 
 IGNORED = (
@@ -44,7 +42,6 @@ TABLE = {
 TEXT_HEAD = 64  # channels of a head of RoBERTa, which shapes do not tell
 SPECTROGRAM = {"sampling_rate": 48_000, "hop_length": 480, "frequency_min": 50, "frequency_max": 14_000}
 SECONDS = 10  # what HTSAT hears at once
-SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
 
 
 def configuration(state: Tensors, text_heads: int | None = None) -> dict[str, Any]:
@@ -112,26 +109,6 @@ def features(state: Tensors, spectrogram: dict[str, int] | None = None) -> dict[
         "padding": "repeatpad",
         **settings,
     }
-
-
-def tokenizer(folder: Path) -> str:
-    """RoBERTa's tokenizer in ``folder`` (tokenizer.json, or vocab.json and merges.txt) as one JSON text.
-
-    Raises InputError if there is none.
-    """
-    from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer, processors
-
-    whole, vocabulary, merges = (folder / name for name in ("tokenizer.json", "vocab.json", "merges.txt"))
-    try:
-        if whole.is_file():
-            return Tokenizer.from_file(str(whole)).to_str()
-        made = ByteLevelBPETokenizer(str(vocabulary), str(merges), add_prefix_space=False)
-    except Exception:  # the library raises nothing more precise
-        raise InputError(f"{folder} has no tokenizer.json, or vocab.json and merges.txt, that can be read") from None
-    made.add_special_tokens([*SPECIAL, AddedToken("<mask>", lstrip=True)])
-    ends = [(token, made.token_to_id(token)) for token in ("</s>", "<s>")]
-    made.post_processor = processors.RobertaProcessing(*ends, trim_offsets=True, add_prefix_space=False)
-    return made.to_str()
 
 
 def _split(state: Tensors) -> dict[str, Tensor]:

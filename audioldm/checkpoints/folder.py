@@ -11,7 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -45,24 +47,45 @@ def using(path: Path) -> Iterator[None]:
 
 
 def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
-    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError."""
+    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError.
+
+    A .bin file is a pickle, of which nothing but tensors is read.
+    """
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
     try:
-        with safe_open(path, framework="pt") as file:
-            chosen = {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}
-    except (OSError, SafetensorError):
+        chosen = read(path, tuple(prefixes))
+    except (OSError, SafetensorError, ValueError):
         raise InputError(f"the model's file {path} is missing or damaged") from None
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
 
 
-def load(build: Callable[[], nn.Module], weights: Path, prefixes: Sequence[str] = ("",)) -> nn.Module:
+def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}
+
+
+def _read_pickle(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+    except Exception as error:  # whatever pickle and zip find wrong
+        raise ValueError from error
+
+
+def load(
+    build: Callable[[], nn.Module],
+    weights: Path,
+    prefixes: Sequence[str] = ("",),
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> nn.Module:
     """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
 
     Every tensor must have its place and every place its tensor, but for buffers that mean nothing (IGNORED).
-    Raises InputError if they do not match.
+    ``adapt`` gives the tensors of an older file the names of today. Raises InputError if they do not match.
     """
     with _NoInitialisation():
         module = build()
-    state = {n: t for n, t in read_tensors(weights, prefixes).items() if not n.endswith(IGNORED)}
+    state = {n: t for n, t in adapt(read_tensors(weights, prefixes)).items() if not n.endswith(IGNORED)}
     try:
         missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:  # a tensor of another shape; the last line says which

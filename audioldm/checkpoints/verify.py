@@ -24,6 +24,7 @@ from torch import Tensor
 from .. import audio, sampling
 from ..errors import InputError
 from ..latent_diffusion import LatentDiffusion
+from ..pipeline import begin
 from . import convert
 
 # Largest absolute difference allowed: ten times the float32 noise floor.
@@ -134,7 +135,7 @@ def e2e_text_to_audio(model: LatentDiffusion, golden: dict[str, Any]) -> Check:
         latents, seed = golden[f"n{count}_latent"], int(golden[f"n{count}_seed"])
         condition = model.clap.encode_text([prompt])
         yield f"whole call, {count}: condition", condition, golden[f"n{count}_cond"][:1, 0], EMBEDDING
-        generator = sampling.upstream_generator(seed)
+        generator = begin(seed)
         scheduler = sampling.make_scheduler(model.scheduler, "ddim", steps)
         ours = sampling.denoise(
             model.unet, scheduler, sampling.draw(latents.shape, generator), condition.expand(count, -1),

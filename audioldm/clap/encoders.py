@@ -20,9 +20,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..audio import SAMPLE_RATE, resample
+from ..checkpoints import hub
 from ..checkpoints.folder import load, read_json, read_tensors, using
 from ..checkpoints.registry import ModelFolder
 from ..errors import InputError
+from .tokenizer import read_tokenizer
 
 OFFSET_POSITIONS = ("clap_text_model", "roberta", "xlm-roberta")  # number positions from pad_token_id + 1 on
 
@@ -31,8 +33,13 @@ class CLAPAudioEmbeddingClassifierFreev2:
     """CLAP's text and audio towers: words or waves -> (B, 512) unit vectors in one space, float32."""
 
     def __init__(self, folder: ModelFolder, device: str | torch.device = "cpu") -> None:
-        self.path, self.weights = folder.path / "clap", folder.weights("clap")
+        self.path, self.weights, self.folder = folder.part("clap"), folder.weights("clap"), folder
         self.device = torch.device(device)
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is an audio tower; the hub's AudioLDM repositories have none."""
+        return self.folder.hears
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -52,8 +59,11 @@ class CLAPAudioEmbeddingClassifierFreev2:
         """(B, 512) of float32 waves (N,) in [-1, 1] at 16 kHz.
 
         A wave longer than the tower hears at once (10 s) is heard in windows that cover it evenly, and the
-        windows' vectors are averaged; upstream hears one random window, so that two calls differ.
+        windows' vectors are averaged; upstream hears one random window, so that two calls differ. Raises
+        InputError if the model does not hear.
         """
+        if not self.hears:
+            raise InputError(hub.text_only(self.folder))
         vectors = []
         for wave in waves:
             windows = torch.cat([self._embed_window(window) for window in self._windows(wave)])
@@ -76,7 +86,11 @@ class CLAPAudioEmbeddingClassifierFreev2:
         from transformers.models.clap.configuration_clap import ClapConfig
 
         with using(self.path / "config.json"):
-            return ClapConfig.from_dict(read_json(self.path / "config.json"))
+            config = read_json(self.path / "config.json")
+            if config.get("model_type") == "clap":
+                return ClapConfig.from_dict(config)
+            # A text tower of its own, whose file says 1e-12 where RoBERTa was trained with 1e-5.
+            return ClapConfig(text_config={**config, "layer_norm_eps": 1e-5})
 
     @cached_property
     def _text_model(self) -> nn.Module:
@@ -107,15 +121,15 @@ class CLAPAudioEmbeddingClassifierFreev2:
 
     @cached_property
     def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
-        return _tokenizer(self.path, self._config.text_config, self.device)
+        return _tokenizer(self.folder.tokenizer, self._config.text_config, self.device)
 
 
 class ClipEncoder:
     """CLIP's image and text towers, of a CLIPModel or any VisionTextDualEncoderModel, as they give their
     vectors."""
 
-    def __init__(self, folder: ModelFolder, device: str | torch.device = "cpu") -> None:
-        self.path, self.weights = folder.path / "clip", folder.weights("clip")
+    def __init__(self, path: Path, weights: Path, device: str | torch.device = "cpu") -> None:
+        self.path, self.weights = path, weights
         self.device = torch.device(device)
 
     @torch.inference_mode()
@@ -213,16 +227,8 @@ def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int,
 
 
 def _tokenizer(path: Path, config: Any, device: torch.device) -> Callable[[str], dict[str, Tensor]]:
-    """A function from words to the inputs of a text tower, made of tokenizer.json alone.
-
-    (transformers' wrapper around the same library takes a second to import.)
-    """
-    from tokenizers import Tokenizer
-
-    try:
-        tokenizer = Tokenizer.from_file(str(path / "tokenizer.json"))
-    except Exception:  # the library raises nothing more precise
-        raise InputError(f"the model's file {path / 'tokenizer.json'} is missing or damaged") from None
+    """A function from words to the inputs of a text tower."""
+    tokenizer = read_tokenizer(path)
     offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
     tokenizer.no_padding()
     tokenizer.enable_truncation(config.max_position_embeddings - offset)

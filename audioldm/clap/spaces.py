@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from ..errors import InputError
@@ -20,24 +22,27 @@ def fingerprint(weights: Path, projections: tuple[str, str]) -> str:
     As float32, so that a model saved in another precision that holds the same values keeps its space.
     """
     digest = hashlib.sha256()
-    try:
-        with safe_open(weights, framework="np") as file:
-            for name in projections:
-                digest.update(file.get_tensor(name).astype("<f4").tobytes())
-    except (OSError, SafetensorError):
-        raise InputError(
-            f"the model's file {weights} is damaged or lacks {' or '.join(projections)}"
-        ) from None
+    for array in _read(weights, projections):
+        digest.update(array.astype("<f4").tobytes())
     return digest.hexdigest()[:12]
 
 
 def dimension(weights: Path, projections: tuple[str, str]) -> int:
     """How many dimensions the space has. Raises InputError."""
+    return _read(weights, projections[:1])[0].shape[0]
+
+
+def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
     try:
+        if weights.suffix == ".bin":
+            from ..checkpoints.folder import read_tensors  # with torch, which a pickle needs
+
+            tensors = read_tensors(weights, names)
+            return [tensors[name].numpy() for name in names]
         with safe_open(weights, framework="np") as file:
-            return file.get_slice(projections[0]).get_shape()[0]
-    except (OSError, SafetensorError):
-        raise InputError(f"the model's file {weights} is damaged or lacks {projections[0]}") from None
+            return [file.get_tensor(name) for name in names]
+    except (OSError, KeyError, SafetensorError):
+        raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
 
 
 def clip_fingerprint(weights: Path) -> str:
