@@ -8,12 +8,17 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from . import __version__
 from .checkpoints.registry import DEFAULT_MODEL
 from .errors import InputError
-from .options import SAMPLERS, GenerateOptions
+from .options import MODES, SAMPLERS, GenerateOptions
+
+if TYPE_CHECKING:
+    from .conditioning import Prompt
+    from .editing import Original
+    from .latent_diffusion import LatentDiffusion
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
@@ -26,22 +31,64 @@ class Parser(argparse.ArgumentParser):
         raise InputError(f"{message.rstrip('.')}; audioldm -h lists the options")
 
 
+def _add_what(what: argparse._ArgumentGroup) -> None:
+    what.add_argument(
+        "-t",
+        "--text",
+        action="append",
+        metavar="PROMPT",
+        help="a text, an image (URL, file or data URI) or a saved embedding (.npy); several are mixed; "
+        "or else a folder/ of images or a list of prompts (.txt, .csv, .jsonl), made row by row",
+    )
+    what.add_argument(
+        "-f", "--file_path", metavar="FILE", help="a sound file: make sounds like it, or begin with it in other modes"
+    )
+    what.add_argument(
+        "--weights",
+        nargs="+",
+        type=float,
+        metavar="W",
+        help="one for each prompt, in the order of -t, then -f; below 0: away from it [1 each]",
+    )
+    what.add_argument(
+        "--negative_prompt", metavar="PROMPT", help="what it shall not sound like; needs a guidance scale above 1"
+    )
+    what.add_argument(
+        "--save_embedding", metavar="FILE", help="write the prompts' vector as a .npy file, which -t takes again"
+    )
+    what.add_argument(
+        "--mode",
+        choices=MODES,
+        default="generation",
+        help="transfer makes the sound -f over, inpaint and superres make a part of it new [generation]",
+    )
+    what.add_argument(
+        "--transfer_strength", type=float, metavar="X", help="of transfer: 0 (leave the sound) to 1 (forget it) [0.5]"
+    )
+    what.add_argument(
+        "--time_range",
+        nargs=2,
+        type=float,
+        metavar=("START", "END"),
+        help="of inpaint and superres: seconds that are made new, at all frequencies",
+    )
+    what.add_argument(
+        "--frequency_range",
+        nargs=2,
+        type=float,
+        metavar=("LOW", "HIGH"),
+        help="of inpaint and superres: Hz that are made new, at all times [superres: 4000 8000]",
+    )
+
+
 def parser() -> Parser:
     default = GenerateOptions()
-    p = Parser(
-        "audioldm", description="Make a sound from a picture, a text or another sound.", allow_abbrev=False
-    )
-    what = p.add_argument_group("what to make")
-    what.add_argument("-t", "--text", metavar="PROMPT", help="a text, or an image: URL, file or data URI")
-    what.add_argument("-f", "--file_path", metavar="FILE", help="a sound file: make sounds like it")
-    what.add_argument("--mode", choices=("generation", "transfer"), default="generation")
-    what.add_argument("--transfer_strength", type=float, default=0.5, metavar="X", help="for --mode transfer")
+    p = Parser("audioldm", description="Make a sound from a picture, a text or another sound.", allow_abbrev=False)
+    _add_what(p.add_argument_group("what to make"))
 
     how = p.add_argument_group("how (left out: the model's own values, else those in brackets)")
     how.add_argument("-dur", "--duration", type=float, metavar="S", help=f"seconds [{default.duration}]")
-    how.add_argument(
-        "-b", "--batchsize", type=int, metavar="N", help=f"number of sounds [{default.batchsize}]"
-    )
+    how.add_argument("-b", "--batchsize", type=int, metavar="N", help=f"number of sounds [{default.batchsize}]")
     how.add_argument("--seed", type=int, metavar="N", help=f"same seed, same sounds [{default.seed}]")
     how.add_argument(
         "-gs",
@@ -57,9 +104,7 @@ def parser() -> Parser:
         metavar="N",
         help=f"candidates for each sound, of which the best is kept [{default.n_candidates}]",
     )
-    how.add_argument(
-        "--ddim_steps", type=int, metavar="N", help=f"steps of the sampler [{default.ddim_steps}]"
-    )
+    how.add_argument("--ddim_steps", type=int, metavar="N", help=f"steps of the sampler [{default.ddim_steps}]")
     how.add_argument("--sampler", choices=SAMPLERS, help=f"[{default.sampler}]")
 
     model = p.add_argument_group("with what")
@@ -81,7 +126,10 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 (bad input), 130 (Ctrl-C) or 1 (anything else)."""
+    """Run the command and return its exit code: 0, 2 (bad input), 130 (Ctrl-C) or 1 (anything else).
+
+    Of a list, 1 also says that some of its rows failed.
+    """
     debug = os.environ.get(DEBUG) == "1"
     try:
         args = parser().parse_args(argv)
@@ -91,9 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             from .listing import listing
 
             print("\n".join(listing()))
-        else:
-            run(args)
-        return 0
+            return 0
+        return run(args)
     except InputError as error:
         print(f"audioldm: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
@@ -116,41 +163,109 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
 
 
-def run(args: argparse.Namespace) -> None:
-    """Make the sounds and print their paths. Everything is checked before anything is made."""
+def run(args: argparse.Namespace) -> int:
+    """Make the sounds and print their paths; returns the exit code. Everything is checked before anything is made."""
     began = time.perf_counter()
-    if args.mode == "transfer":
-        raise InputError("--mode transfer comes with a later version; this one has --mode generation")
-    from . import output, pipeline
+    from . import batch, output, pipeline
 
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
     model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
-    options = GenerateOptions.build(_given(args), model.defaults)
-    if args.translator is not None:
-        model.find_translator(args.translator)
-    prompt = pipeline.read_prompt(args.text, args.file_path)
-    if args.device != "auto":
-        _ = model.device  # is it there?
-    if prompt.kind == "image" or args.translator is not None:
-        model.translator(args.translator)
-    with output.Destination.plan(args.save_path, args.output, prompt.source, options.batchsize) as destination:
-        if args.model_name is None and args.ckpt_path is None:
-            print(
-                f"audioldm: using the small bundled model {model.folder.name}; --model_name chooses another",
-                file=sys.stderr,
-            )
-        vector = pipeline.condition(model, prompt, args.translator)
-        record = output.make_record(model, prompt, args.translator, options)
-        with _progress(options.ddim_steps * options.batchsize * options.n_candidates) as on_step:
-            for sound in pipeline.generate(model, vector, options, on_step):
+    many = any(batch.is_list(text) for text in args.text or ())
+    job = _read(args, model, many)
+    if many:
+        return batch.run(
+            args.text[0], model, job.options, args.save_path, args.translator,
+            negative=job.negative, original=job.original, announce=lambda: _announce(args, model),
+        )  # fmt: skip
+    for text in (text.strip() for text in args.text or ()):
+        if os.path.isdir(text):
+            print(f'audioldm: "{text}" is taken as words; {text}/ is the folder of that name', file=sys.stderr)
+    with output.Destination.plan(
+        args.save_path,
+        args.output,
+        [prompt.source for prompt in job.prompts],
+        job.options.batchsize,
+        args.save_embedding,
+    ) as destination:
+        _announce(args, model)
+        vector = pipeline.condition_all(model, job.prompts, job.weights, args.translator)
+        negative = pipeline.encode_prompt(model, job.negative, args.translator) if job.negative else None
+        if args.save_embedding is not None:
+            destination.write_embedding(vector[0].cpu().numpy())
+        record = output.make_record(
+            model, job.prompts, args.translator, job.options,
+            weights=args.weights, negative=job.negative, original=job.original,
+        )  # fmt: skip
+        options = job.options
+        with _progress(options.steps_run * options.batchsize * options.n_candidates) as on_step:
+            for sound in pipeline.generate(model, vector, options, on_step, negative=negative, original=job.original):
                 sound_record = output.sound_record(sound, time.perf_counter() - began)
                 path = destination.write(sound.item, sound.wave, {**record, **sound_record})
                 print(path, flush=True)
+    return 0
+
+
+def _announce(args: argparse.Namespace, model: LatentDiffusion) -> None:
+    if args.model_name is None and args.ckpt_path is None:
+        print(
+            f"audioldm: using the small bundled model {model.folder.name}; --model_name chooses another",
+            file=sys.stderr,
+        )
+
+
+class _Job(NamedTuple):
+    options: GenerateOptions
+    prompts: tuple[Prompt, ...]
+    weights: tuple[float, ...]
+    negative: Prompt | None
+    original: Original | None
+
+
+def _read(args: argparse.Namespace, model: LatentDiffusion, many: bool = False) -> _Job:
+    """What the arguments say, read and checked; raises InputError. What is quickly refused is refused first.
+
+    ``many``: -t names a list or folder, whose prompts are not read here.
+    """
+    from . import pipeline
+
+    edits = args.mode != "generation"
+    if many:
+        _refuse_with_list(args, edits)
+    original = pipeline.read_original(args.file_path, args.mode, args.duration) if edits else None
+    given = _given(args)
+    if original is not None and args.duration is None:
+        given["duration"] = original.duration
+    options = GenerateOptions.build(given, model.defaults)
+    if args.translator is not None:
+        model.find_translator(args.translator)
+    if edits and not args.text:
+        raise InputError(f"--mode {args.mode} needs a prompt (-t) that says what to make of the sound")
+    prompts = () if many else pipeline.read_prompts(args.text, None if edits else args.file_path)
+    weights = pipeline.check_weights(args.weights, len(prompts))
+    negative = pipeline.read_negative(args.negative_prompt, options.guidance_scale)
+    if args.device != "auto":
+        _ = model.device  # is it there?
+    if args.translator is not None:
+        model.translator(args.translator)
+    pipeline.check_prompts(model, [*prompts, negative] if negative else prompts, args.translator)
+    return _Job(options, prompts, weights, negative, original)
+
+
+def _refuse_with_list(args: argparse.Namespace, edits: bool) -> None:
+    alone = "a list or folder of prompts is made row by row"
+    if len(args.text) > 1 or args.weights is not None or (args.file_path is not None and not edits):
+        raise InputError(f"{alone} and not mixed with other prompts: give one -t and no weights or sound to it")
+    if args.output is not None or args.save_embedding is not None:
+        raise InputError(f"{alone} into a folder, which -s names: -o and --save_embedding are for one prompt")
 
 
 def _given(args: argparse.Namespace) -> dict[str, object]:
-    names = ("duration", "batchsize", "seed", "guidance_scale", "ddim_steps", "sampler")
-    return {**{name: getattr(args, name) for name in names}, "n_candidates": args.n_candidate_gen_per_text}
+    names = ("duration", "batchsize", "seed", "guidance_scale", "ddim_steps", "sampler", "mode", "transfer_strength")
+    given = {**{name: getattr(args, name) for name in names}, "n_candidates": args.n_candidate_gen_per_text}
+    for name in ("time_range", "frequency_range"):
+        pair = getattr(args, name)
+        given[name] = None if pair is None else tuple(pair)
+    return given
 
 
 @contextmanager

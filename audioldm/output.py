@@ -14,21 +14,25 @@ import platform
 import re
 import tempfile
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .embedding import SUFFIX, write_vector
 from .errors import InputError
 from .prompts import is_data_uri, slug
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from .conditioning import Prompt
+    from .editing import Original
     from .latent_diffusion import LatentDiffusion
     from .options import GenerateOptions
-    from .pipeline import Prompt, Sound
+    from .pipeline import Sound
 
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow", "soxr")  # whatever may change the bytes
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")  # whatever may change the bytes
 
 
 def get_time() -> str:
@@ -63,14 +67,24 @@ class Destination:
     stem: str
     file: Path | None = None
     count: int = 1
+    embedding: Path | None = None  # where the condition is saved, if it is
     made: tuple[Path, ...] = ()  # folders, the deepest first
 
     @classmethod
-    def plan(cls, folder: str, file: str | None, prompt: str, count: int) -> Destination:
+    def plan(
+        cls, folder: str, file: str | None, prompts: str | Sequence[str], count: int, embedding: str | None = None
+    ) -> Destination:
         """Decide on the names and check that they can be written, before anything is computed.
 
         Raises InputError.
         """
+        if embedding is not None:
+            if not embedding.lower().endswith(SUFFIX):
+                raise InputError(f"the file of an embedding must end in {SUFFIX}, and {embedding} does not")
+            _refuse_existing(Path(os.path.expanduser(embedding)))
+        prompt = prompts if isinstance(prompts, str) else prompts[0]
+        if not isinstance(prompts, str) and len(prompts) > 1:
+            prompt = " ".join(slug(one) for one in prompts)
         if file is None:
             destination = cls(Path(os.path.expanduser(folder)), f"{get_time()}_{slug(prompt)}", count=count)
         else:
@@ -80,15 +94,30 @@ class Destination:
             destination = cls(path.parent, path.stem, path, count)
             for index in range(count):
                 _refuse_existing(destination.path(index))
-        return dataclasses.replace(destination, made=check_folder(destination.folder))
+        made = check_folder(destination.folder)
+        if embedding is None:
+            return dataclasses.replace(destination, made=made)
+        path = Path(os.path.expanduser(embedding))
+        try:
+            made = (*check_folder(path.parent), *made)
+        except InputError:
+            dataclasses.replace(destination, made=made).__exit__()
+            raise
+        return dataclasses.replace(destination, embedding=path, made=made)
 
     def __enter__(self) -> Destination:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with contextlib.suppress(OSError):  # not empty
-            for folder in self.made:
+        for folder in self.made:
+            with contextlib.suppress(OSError):  # not empty
                 folder.rmdir()
+
+    def write_embedding(self, vector: np.ndarray) -> Path | None:
+        """Write the condition, float32 (512,), where the plan says, whole or not at all. Raises InputError."""
+        if self.embedding is not None:
+            write_vector(self.embedding, vector)
+        return self.embedding
 
     def path(self, index: int) -> Path:
         """The file of sound ``index``, from 0. Several sounds for one ``file`` are numbered from 1."""
@@ -128,22 +157,38 @@ def save_wave(waveform: np.ndarray, savepath: str | Path, name: str = "outwav") 
 
 def make_record(
     model: LatentDiffusion,
-    prompt: Prompt,
+    prompts: Prompt | Sequence[Prompt],
     translator: str | None,
     options: GenerateOptions,
+    *,
+    weights: Sequence[float] | None = None,
+    negative: Prompt | None = None,
+    original: Original | None = None,
 ) -> dict[str, Any]:
-    """What all sounds of a run share: prompt, model, translator (each with its hash), options, versions."""
+    """What all sounds of a run share: prompts, model, translator (each with its hash), options, versions.
+
+    ``weights``: of the prompts; ``negative``: the prompt gone away from; ``original``: the sound begun with.
+    """
     import torch
 
     from . import __version__
 
+    prompts = [prompts] if not isinstance(prompts, Sequence) else list(prompts)
+    described = [_prompt_record(prompt) for prompt in prompts]
+    if len(prompts) > 1 or weights is not None:
+        weights = weights or [1.0] * len(prompts)
+        mixed = [{**one, "weight": weight} for one, weight in zip(described, weights, strict=True)]
+    else:
+        mixed = None
+    asked = [*prompts, negative] if negative else prompts
     return {
-        "prompt": _told(prompt),
-        "kind": prompt.kind,
-        "content_sha256": _content_hash(prompt),
+        **described[0],
+        "prompts": mixed,  # where there is more than the one above
+        "negative_prompt": _prompt_record(negative) if negative else None,
+        "original": _original_record(original) if original else None,
         "model": _model_record(model),
-        "translator": _translator_record(model, translator) if prompt.kind == "image" else None,
-        "options": dataclasses.asdict(options),
+        "translator": _translator_record(model, translator) if any(p.kind == "image" for p in asked) else None,
+        "options": _options_record(options),
         "device": str(model.device),
         "threads": torch.get_num_threads(),
         "versions": {
@@ -167,7 +212,7 @@ def sound_record(sound: Sound, elapsed: float) -> dict[str, Any]:
     }
 
 
-def _told(prompt: Prompt) -> str:
+def told(prompt: Prompt) -> str:
     """The prompt as given, but of a data URI only its beginning and length, and of a URL no user or password."""
     source = prompt.source
     if prompt.kind != "image":
@@ -177,8 +222,23 @@ def _told(prompt: Prompt) -> str:
     return re.sub(r"^(https?://)[^/?#]*@", r"\1", source, flags=re.I)
 
 
-def _content_hash(prompt: Prompt) -> str:
-    """SHA-256 of what was encoded: UTF-8 of a text, RGB pixels of an image, float32 samples of a sound."""
+def _prompt_record(prompt: Prompt) -> dict[str, Any]:
+    return {"prompt": told(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt)}
+
+
+def _original_record(original: Original) -> dict[str, Any]:
+    """Its name, and the SHA-256 of its float32 samples at 16 kHz."""
+    digest = hashlib.sha256(original.wave.tobytes()).hexdigest()
+    return {"file": original.path, "content_sha256": digest}
+
+
+def _options_record(options: GenerateOptions) -> dict[str, Any]:
+    """All options, without those that another mode would have."""
+    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
+
+
+def content_hash(prompt: Prompt) -> str:
+    """SHA-256 of what was encoded: UTF-8 of a text, RGB pixels, float32 samples of a sound or numbers of a vector."""
     if prompt.kind == "text":
         return hashlib.sha256(prompt.content.encode()).hexdigest()
     return hashlib.sha256(prompt.content.tobytes()).hexdigest()
@@ -188,7 +248,7 @@ def _model_record(model: LatentDiffusion) -> dict[str, Any]:
     clip_space, clap_space = model.spaces
     return {
         "name": model.folder.name,
-        "sha256": model.folder.sha256(),
+        "sha256": model.sha256,
         "clip_space": clip_space,
         "clap_space": clap_space,
     }

@@ -1,43 +1,51 @@
 """The verbs: 1 check, 2 condition, 3 denoise, 4 decode, 5 rank; and the functions that string them together.
 
-    prompt ─ check ─► Prompt ─ condition ─► (1, 512) ─ denoise ─► latents ─ decode ─► waves ─ rank ─► Sound
+    prompts ─ check ─► Prompt ─ condition ─► (1, 512) ─ denoise ─► latents ─ decode ─► waves ─ rank ─► Sound
 
+The first two are in conditioning.py; what begins with a sound of the user's is in editing.py.
 Torch is imported where it is needed, so that a bad prompt or option is refused before that takes its seconds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .checkpoints import registry
+from .conditioning import (
+    Prompt,
+    check_prompts,
+    check_weights,
+    condition,
+    condition_all,
+    encode_prompt,
+    read_negative,
+    read_prompt,
+    read_prompts,
+)
+from .editing import Original, Source, inpaint, prepare, put_back, read_original, tame, transfer
 from .errors import InputError
 from .latent_diffusion import LatentDiffusion
 from .options import GenerateOptions
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
+    import torch
     from torch import Tensor
 
-PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
+__all__ = [
+    "Prompt", "Sound", "begin", "build_model", "check_prompts", "check_weights", "condition", "condition_all", "decode",
+    "denoise", "encode_prompt", "generate", "noise_seed", "rank", "read_negative", "read_original", "read_prompt",
+    "read_prompts",
+]  # fmt: skip
+UPSTREAM = ("text_to_audio", "image_to_audio", "style_transfer", "super_resolution_and_inpainting")  # in functions.py
 
 log = logging.getLogger("audioldm")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What to make a sound of, read and found good."""
-
-    kind: Literal["text", "image", "audio"]
-    source: str  # as the user gave it: words, URL, file name …
-    content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz
 
 
 @dataclass(frozen=True)
@@ -49,69 +57,6 @@ class Sound:
     candidate: int  # which of the item's candidates was kept, from 0
     noise_seed: int  # as the seed of a run with one sound and one candidate, it gives this wave
     similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
-
-
-# 1. check
-
-
-def read_prompt(
-    prompt: str | PathLike[str] | Image | None = None, audio_file: str | Path | None = None
-) -> Prompt:
-    """Read a prompt: words, or an image (URL, file, data URI, PIL image), or else a sound file.
-
-    A path (not a str) is that of an image, whatever it looks like. Raises InputError.
-    """
-    if (prompt is None) == (audio_file is None):
-        raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
-    if audio_file is not None:
-        from .audio import read_wave
-
-        return Prompt("audio", str(audio_file), read_wave(audio_file))
-    if isinstance(prompt, PathLike):
-        from .images import load_image
-
-        return Prompt("image", str(prompt), load_image(str(prompt)))
-    if not isinstance(prompt, str):
-        from .images import to_rgb
-
-        return Prompt("image", "image", to_rgb(prompt))
-    from .prompts import kind_of
-
-    if kind_of(prompt) == "text":
-        # A terminal may hand over bytes that are no UTF-8, which Python keeps as lone surrogates.
-        words = prompt.strip().encode(errors="replace").decode()
-        return Prompt("text", words, words)
-    from .images import load_image
-
-    return Prompt("image", prompt.strip(), load_image(prompt))
-
-
-# 2. condition
-
-
-def condition(model: LatentDiffusion, prompt: Prompt, translator: str | None = None) -> Tensor:
-    """The prompt as a (1, 512) unit vector in CLAP space, on the model's device.
-
-    ``translator``: name or file of the one for an image; None is the model's default. Warns, in one line, of
-    a prompt unlike everything the model was trained on, where the model knows that for this kind of prompt.
-    """
-    if prompt.kind == "image":
-        vector = model.image_encoder([prompt.content], model.translator(translator))
-    elif prompt.kind == "audio":
-        vector = model.clap.encode_audio([prompt.content])
-    else:
-        vector = model.clap.encode_text([prompt.content])
-    names, known, thresholds = model.known_sounds
-    if known is not None and prompt.kind in thresholds:
-        similarity = (known @ vector[0]).cpu()
-        if similarity.max() < thresholds[prompt.kind]:
-            near = ", ".join(names[i] for i in similarity.topk(min(3, len(names))).indices)
-            log.warning(
-                "the model %s may not know this; the nearest sounds it knows: %s",
-                model.folder.name,
-                near,
-            )
-    return vector
 
 
 # 3. denoise
@@ -128,14 +73,19 @@ def noise_seed(seed: int, item: int, candidate: int) -> int:
     return int(bits) >> 11
 
 
-def latent_frames(model: LatentDiffusion, duration: float) -> int:
-    """Length of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
-    from .audio import SAMPLE_RATE
+def begin(seed: int) -> torch.Generator:
+    """The generator of one sound's noise, where upstream's has come to when it draws the first noise of one text.
 
-    hop = math.prod(model.vocoder.config.upsample_rates)  # samples
-    frames = math.ceil(round(duration * SAMPLE_RATE) / hop)
-    multiple = 2 ** (len(model.unet.config.block_out_channels) - 1)
-    return math.ceil(frames / _vae_factor(model) / multiple) * multiple
+    Upstream encodes a silence of 10 s for nothing, which draws the noise of its latents, and then draws a number
+    for each of two copies of the prompt, to leave it out by chance. None of that is done here, but drawn, so that
+    the same seed gives upstream's own sound (with --sampler ddim, one sound and one candidate).
+    """
+    import torch
+
+    generator = torch.Generator("cpu").manual_seed(seed)
+    torch.randn(1, 8, 256, 16, generator=generator)
+    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
+    return generator
 
 
 def denoise(
@@ -144,29 +94,40 @@ def denoise(
     options: GenerateOptions,
     seed: int,
     on_step: Callable[[], None] | None = None,
+    negative: Tensor | None = None,
 ) -> Tensor:
-    """Latents (1, C, T, F) for the condition ``vector`` (1, 512), with all noise drawn from ``seed``."""
-    import torch
+    """Latents (1, C, T, F) for the condition ``vector`` (1, 512), with all noise drawn from ``seed``.
 
+    ``negative`` (1, 512): the condition to go away from, in place of the empty text's.
+    """
+    from .decoding import latent_shape, window
     from .sampling import denoise as run
-    from .sampling import make_scheduler
+    from .sampling import draw, make_scheduler
 
-    generator = torch.Generator("cpu").manual_seed(seed)
-    bands = model.vocoder.config.model_in_dim // _vae_factor(model)
-    shape = (1, model.unet.config.in_channels, latent_frames(model, options.duration), bands)
-    noise = torch.randn(shape, generator=generator).to(model.device)
+    generator = begin(seed)
+    noise = draw(latent_shape(model, options.duration), generator).to(model.device)
     scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
-    unconditional = model.unconditional if options.guidance_scale != 1 else vector
-    return run(
+    latents = run(
         model.unet,
         scheduler,
         noise,
         vector,
-        unconditional,
+        _unconditional(model, vector, options, negative),
         options.guidance_scale,
         generator,
         on_step=on_step,
+        window=window(model),
     )
+    return tame(latents)
+
+
+def _unconditional(
+    model: LatentDiffusion, vector: Tensor, options: GenerateOptions, negative: Tensor | None
+) -> Tensor:
+    """What guidance leads away from; without guidance nothing, and nothing is read for it."""
+    if options.guidance_scale == 1:
+        return vector
+    return model.unconditional if negative is None else negative
 
 
 # 4. decode
@@ -174,18 +135,9 @@ def denoise(
 
 def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarray:
     """Latents (1, C, T, F) -> float32 (N,), exactly ``round(duration * 16000)`` samples, within ±0.99."""
-    import torch
+    from .decoding import finish, to_mel, vocode
 
-    from .audio import SAMPLE_RATE
-
-    with torch.inference_mode():
-        mel = model.vae.decode(latents / model.vae.config.scaling_factor).sample  # (1, 1, frames, 64)
-        wave = model.vocoder(mel[:, 0])[0]
-    wave = wave[: round(duration * SAMPLE_RATE)].clamp(-1, 1).cpu().numpy()
-    peak = np.abs(wave).max()
-    if not np.isfinite(peak):
-        raise InputError("this gives no sound but infinite numbers; a smaller guidance scale may help")
-    return wave * np.float32(PEAK / peak) if peak > PEAK else wave
+    return finish(vocode(model, to_mel(model, latents)), duration)
 
 
 # 5. rank
@@ -204,23 +156,61 @@ def generate(
     vector: Tensor,
     options: GenerateOptions,
     on_step: Callable[[], None] | None = None,
+    *,
+    negative: Tensor | None = None,
+    original: Original | None = None,
 ) -> Iterator[Sound]:
     """Sounds for the condition ``vector`` (1, 512), one after the other as they are made.
 
     Each sound and each candidate is denoised on its own, not as a batch: batched matrix products round
     differently, and the same seed shall give the same bytes in any company; on a CPU a batch would gain no
-    time. ``on_step`` is called steps * batchsize * n_candidates times.
+    time. ``on_step`` is called options.steps_run * batchsize * n_candidates times. ``negative`` (1, 512): the
+    condition to go away from. ``original``: the sound that every mode but generation begins with, by read_original.
     """
     options.check()
+    if options.edits and original is None:
+        raise InputError(f"--mode {options.mode} begins with a sound: give its file with -f")
+    options = _heard(model, options)
+    source = prepare(model, original, options) if options.edits else None
     for item in range(options.batchsize):
         seeds = [noise_seed(options.seed, item, candidate) for candidate in range(options.n_candidates)]
-        waves = []
-        for seed in seeds:
-            latents = denoise(model, vector, options, seed, on_step)
-            waves.append(decode(model, latents, options.duration))
+        waves = [_make(model, vector, options, seed, on_step, negative, source) for seed in seeds]
         similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
         best = int(np.argmax(similarities)) if len(waves) > 1 else 0
         yield Sound(waves[best], item, best, seeds[best], similarities[best])
+
+
+def _heard(model: LatentDiffusion, options: GenerateOptions) -> GenerateOptions:
+    """One candidate instead of several where the model cannot hear which is the best, with a warning."""
+    if options.n_candidates == 1 or getattr(model.clap, "hears", True):
+        return options
+    from .checkpoints.hub import text_only
+
+    log.warning("one candidate is made: %s", text_only(model.folder))
+    return dataclasses.replace(options, n_candidates=1)
+
+
+def _make(
+    model: LatentDiffusion,
+    vector: Tensor,
+    options: GenerateOptions,
+    seed: int,
+    on_step: Callable[[], None] | None,
+    negative: Tensor | None,
+    source: Source | None,
+) -> np.ndarray:
+    """One wave, float32 (N,). A transfer of strength 1 is a generation: of the sound only its length is left."""
+    if source is None or (options.mode == "transfer" and options.steps_run == options.ddim_steps):
+        latents = denoise(model, vector, options, seed, on_step, negative)
+        return decode(model, latents, options.duration)
+    unconditional = _unconditional(model, vector, options, negative)
+    if options.mode == "transfer":
+        latents = transfer(model, vector, unconditional, options, seed, source, on_step)
+        return decode(model, latents, options.duration)
+    from .decoding import finish, vocode
+
+    mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
+    return finish(put_back(source, vocode(model, mel)), options.duration)
 
 
 def build_model(
@@ -234,72 +224,15 @@ def build_model(
     Its parts are read on first use. ``device``: "cpu", "cuda" … or None, which is a GPU if there is one.
     ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
     """
-    _no_config(config)
+    if config is not None:
+        raise InputError("config must be left out: the model's folder says how it is built")
     folder = registry.find(model_name) if ckpt_path is None else registry.open_folder(ckpt_path)
     return LatentDiffusion(folder, "auto" if device is None else device)
 
 
-def text_to_audio(
-    latent_diffusion: LatentDiffusion,
-    text: str | PathLike[str] | Image | None,
-    original_audio_file_path: str | Path | None = None,
-    seed: int = 42,
-    ddim_steps: int | None = None,
-    duration: float | None = None,
-    batchsize: int = 1,
-    guidance_scale: float | None = None,
-    n_candidate_gen_per_text: int | None = None,
-    config: None = None,
-    *,
-    sampler: str | None = None,
-    translator: str | None = None,
-) -> np.ndarray:
-    """A prompt -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+def __getattr__(name: str) -> Any:
+    if name not in UPSTREAM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import functions
 
-    ``text`` may also be an image (URL, file, data URI, path, PIL image), as ``-t`` of the command line may; with
-    ``original_audio_file_path`` instead (text None or ""), sounds like that one. Units and ranges of the rest
-    are those of GenerateOptions; None is the model's default. Raises InputError.
-    """
-    _no_config(config)
-    prompt = read_prompt(text if original_audio_file_path is None else text or None, original_audio_file_path)
-    given = {
-        "seed": seed,
-        "ddim_steps": ddim_steps,
-        "duration": duration,
-        "batchsize": batchsize,
-        "guidance_scale": guidance_scale,
-        "n_candidates": n_candidate_gen_per_text,
-        "sampler": sampler,
-    }
-    options = GenerateOptions.build(given, latent_diffusion.defaults)
-    vector = condition(latent_diffusion, prompt, translator)
-    return np.stack([sound.wave for sound in generate(latent_diffusion, vector, options)])[:, None]
-
-
-def image_to_audio(
-    latent_diffusion: LatentDiffusion,
-    image: str | PathLike[str] | Image,
-    translator: str | None = None,
-    **options: Any,
-) -> np.ndarray:
-    """An image (PIL image, URL, file, data URI) -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
-
-    ``translator``: name or file; None is the model's default. ``options`` are text_to_audio's.
-    Raises InputError.
-    """
-    if isinstance(image, str):
-        from .prompts import kind_of
-
-        if kind_of(image) != "image":
-            raise InputError("the image must be a URL, a file, a data URI or a PIL image, not words")
-    return text_to_audio(latent_diffusion, image, translator=translator, **options)
-
-
-def _no_config(config: Any) -> None:
-    if config is not None:
-        raise InputError("config must be left out: the model's folder says how it is built")
-
-
-def _vae_factor(model: LatentDiffusion) -> int:
-    """Mel frames, and bands, to one of the latents."""
-    return 2 ** (len(model.vae.config.block_out_channels) - 1)
+    return getattr(functions, name)

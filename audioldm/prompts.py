@@ -13,8 +13,9 @@ from audioldm.errors import InputError
 MAX_SLUG = 60  # characters
 ACCEPTED = "a prompt is words, an http(s) URL, a data URI or the name of an image file"
 
-# Names that mean an image file, readable here or not: a missing "dog.heic" is a missing file, not words.
+# Names that mean an image file, readable here or not, or a list: a missing "dog.heic" is a missing file, not words.
 _IMAGE_NAME = re.compile(r"\.(jpe?g|jfif|png|webp|gif|bmp|tiff?|avif|p[pgb]m|hei[cf]|svg|jp2|jxl)$", re.I)
+_LIST_NAME = re.compile(r"\.(txt|csv|jsonl)$", re.I)
 _ANY_EXTENSION = re.compile(r"\.[A-Za-z]\w{0,4}$")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
 _SCHEME_WITHOUT_SLASHES = re.compile(r"(https?|file|ftps?):(?=\S)", re.I)
@@ -50,6 +51,23 @@ def is_data_uri(prompt: str) -> bool:
     return re.match(r"data:(?!\s+\S)", prompt, re.I) is not None
 
 
+def is_image_name(name: str) -> bool:
+    """Whether a file of this name is meant to be an image, be it one that can be read or not."""
+    return _IMAGE_NAME.search(name) is not None
+
+
+def is_list_name(name: str) -> bool:
+    """Whether a file of this name is meant to be a list of prompts."""
+    return _LIST_NAME.search(name) is not None
+
+
+def in_folder(prompt: str, folder: str) -> str:
+    """`prompt`, or the path of the file in `folder` that it names; what may name a file is as for `kind_of`."""
+    path = os.path.join(folder, prompt)
+    relative = prompt and not (_SCHEME.match(prompt) or is_data_uri(prompt) or prompt[0] in "~/")
+    return path if relative and os.path.isfile(path) and _means_file(prompt, path) else prompt
+
+
 def _check_url(prompt: str, scheme: str) -> Literal["image"]:
     if scheme not in ("http", "https"):
         raise InputError(f"{scheme}: addresses are not supported; {ACCEPTED}")
@@ -66,11 +84,15 @@ def _kind_of_path(prompt: str) -> Literal["text", "image"]:
             raise InputError(f"{_quoted(prompt)} is a folder; {ACCEPTED}")
         return "text"
     if os.path.exists(path):
-        named_as_file = has_separator or _ANY_EXTENSION.search(prompt)
-        return "image" if named_as_file or _holds_image(path) else "text"
-    if _IMAGE_NAME.search(prompt) or _PATH.match(prompt):
+        return "image" if _means_file(prompt, path) else "text"
+    if is_image_name(prompt) or is_list_name(prompt) or _PATH.match(prompt):
         raise InputError(f"no such file: {_quoted(prompt)}")
     return "text"
+
+
+def _means_file(prompt: str, path: str) -> bool:
+    """Whether `prompt` means the file at `path`, which exists: a bare word does only if that is an image."""
+    return bool(re.search(r"[/\\]", prompt) or _ANY_EXTENSION.search(prompt)) or _holds_image(path)
 
 
 def _holds_image(path: str) -> bool:

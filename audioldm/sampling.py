@@ -1,9 +1,13 @@
-"""From noise to latents: plain functions over (unet, scheduler, latents, condition, generator)."""
+"""From noise to latents: plain functions over (unet, scheduler, latents, condition, generator).
+
+``denoise`` begins with noise, ``denoise_from`` with latents and noise added to them (style transfer), ``masked``
+keeps what a mask says (inpainting). All their randomness comes through ``draw``.
+"""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,6 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError
+from .windows import blend
+
+# Where noise comes from: a generator on the CPU, so that devices agree, or tensors that are ready, to be taken
+# in the order in which they would have been drawn (so another program's noise can be replayed).
+Noise = torch.Generator | Iterator[Tensor]
 
 # What the UNet was trained with, which every sampler takes over from the model's scheduler_config.json.
 TRAINED_WITH = (
@@ -22,6 +31,16 @@ TRAINED_WITH = (
     "prediction_type",
     "rescale_betas_zero_snr",
 )
+
+
+def draw(shape: Sequence[int], generator: Noise) -> Tensor:
+    """Standard normal noise of that shape, on the CPU: drawn from a generator, or the next of ready tensors."""
+    if isinstance(generator, torch.Generator):
+        return torch.randn(tuple(shape), generator=generator)
+    noise = next(generator)
+    if noise.shape != tuple(shape):
+        raise ValueError(f"noise of shape {tuple(noise.shape)} where {tuple(shape)} is needed")
+    return noise
 
 
 def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
@@ -58,10 +77,14 @@ class DDIM:
             times = [round(total * i / steps) - 1 for i in range(steps, 0, -1)]
         self.timesteps = torch.tensor(times)
         levels = [float(self.alphas[time]) for time in times] + [last]
+        self.levels = [(level**0.5, (1 - level) ** 0.5) for level in levels]  # shares of signal and noise
         self._next = dict(zip(times, zip(levels[:-1], levels[1:], strict=True), strict=True))
 
+    def set_begin_index(self, index: int) -> None:
+        """There as with diffusers' schedulers; here a step's timestep is enough."""
+
     def step(
-        self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, generator: torch.Generator
+        self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, generator: Noise
     ) -> Any:
         """One step; ``prev_sample`` of what it returns is less noisy."""
         now, then = self._next[int(timestep)]
@@ -73,8 +96,7 @@ class DDIM:
         fresh = eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
         latents = then**0.5 * sample + max(0.0, 1 - then - fresh**2) ** 0.5 * noise_in_it
         if fresh > 0:
-            drawn = torch.randn(latents.shape, generator=generator)
-            latents = latents + fresh * drawn.to(latents.device)
+            latents = latents + fresh * draw(latents.shape, generator).to(latents.device)
         return SimpleNamespace(prev_sample=latents)
 
 
@@ -111,7 +133,21 @@ def _begun(scheduler: Any, steps: int) -> Any:
 SAMPLERS = {"ddim": DDIM, "dpm++": _dpm_solver, "unipc": _unipc}
 
 
-@torch.inference_mode()
+def level(scheduler: Any, index: int) -> tuple[float, float]:
+    """Shares of signal and of noise (their squares add up to 1) before step ``index``, from 0, the noisiest."""
+    if isinstance(scheduler, DDIM):
+        return scheduler.levels[index]
+    sigma = float(scheduler.sigmas[index])  # noise over signal
+    signal = (1 + sigma**2) ** -0.5
+    return signal, sigma * signal
+
+
+def add_noise(scheduler: Any, clean: Tensor, index: int, generator: Noise) -> Tensor:
+    """``clean`` (B, C, T, F) as noisy as before step ``index``; one draw."""
+    signal, noise = level(scheduler, index)
+    return signal * clean + noise * draw(clean.shape, generator).to(clean.device)
+
+
 def denoise(
     unet: nn.Module,
     scheduler: Any,
@@ -119,31 +155,133 @@ def denoise(
     condition: Tensor,
     unconditional: Tensor,
     guidance_scale: float,
-    generator: torch.Generator,
+    generator: Noise,
     eta: float = 1.0,
     on_step: Callable[[], None] | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """Denoise ``latents`` (B, C, T, F), standard normal, under ``condition`` (B, 512) -> (B, C, T, F).
 
     Args:
         scheduler: from make_scheduler; it holds the state of one run.
-        unconditional: (1, 512), the condition of no prompt.
+        unconditional: (1, 512), the condition of no prompt, or of what shall not be heard.
         guidance_scale: of e = e_unconditional + scale * (e_condition - e_unconditional); 1 skips the former.
-        generator: on the CPU, for the noise of each step (if the sampler has any), so that devices agree.
+        generator: for the noise of each step, if the sampler has any: see Noise.
         eta: of DDIM, 0 (no noise) to 1; upstream 1.
         on_step: called after each step.
+        window: latent frames that the UNet may see at once; longer latents are predicted in windows that
+            overlap by half, and blended at each step. None: no limit.
     """
+    predict = _predictor(unet, condition, unconditional, guidance_scale, window)
+    return _run(predict, scheduler, latents, generator, eta, on_step)
+
+
+def denoise_from(
+    unet: nn.Module,
+    scheduler: Any,
+    clean: Tensor,
+    steps: int,
+    condition: Tensor,
+    unconditional: Tensor,
+    guidance_scale: float,
+    generator: Noise,
+    eta: float = 1.0,
+    on_step: Callable[[], None] | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Add noise to ``clean`` (B, C, T, F) and run the last ``steps`` of the scheduler's steps (style transfer).
+
+    0 steps return ``clean``; all of them begin with noise alone. In between, DDIM adds as much noise as there
+    is one step before the first that is run, because upstream does; other samplers add what that step expects.
+    Draws: the noise added, then that of each step. Other arguments are those of ``denoise``.
+    """
+    start = len(scheduler.timesteps) - steps
+    if not 0 <= start <= len(scheduler.timesteps):
+        raise ValueError(f"{steps} of {len(scheduler.timesteps)} steps")
+    if not steps:
+        return clean
+    if not start:
+        latents = draw(clean.shape, generator).to(clean.device)
+    else:
+        latents = add_noise(scheduler, clean, start - isinstance(scheduler, DDIM), generator)
+    predict = _predictor(unet, condition, unconditional, guidance_scale, window)
+    return _run(predict, scheduler, latents, generator, eta, on_step, start)
+
+
+def masked(
+    unet: nn.Module,
+    scheduler: Any,
+    latents: Tensor,
+    clean: Tensor,
+    mask: Tensor,
+    condition: Tensor,
+    unconditional: Tensor,
+    guidance_scale: float,
+    generator: Noise,
+    eta: float = 1.0,
+    on_step: Callable[[], None] | None = None,
+    window: int | None = None,
+) -> Tensor:
+    """Denoise ``latents`` (B, C, T, F), standard normal, where ``mask`` (1, 1, T, F) is 0 (inpainting).
+
+    Before each step, what is under 1 is replaced by ``clean`` (B, C, T, F) with fresh noise of that step's
+    level, so that the rest fits to it (RePaint, arXiv 2201.09865, without its jumps back). After the last step
+    it is not replaced: that is left to the caller, as upstream leaves it. Draws at each step: the noise on
+    ``clean``, then the step's own. Other arguments are those of ``denoise``.
+    """
+
+    def keep(index: int, latents: Tensor) -> Tensor:
+        return mask * add_noise(scheduler, clean, index, generator) + (1 - mask) * latents
+
+    predict = _predictor(unet, condition, unconditional, guidance_scale, window)
+    return _run(predict, scheduler, latents, generator, eta, on_step, before_step=keep)
+
+
+def _predictor(
+    unet: nn.Module, condition: Tensor, unconditional: Tensor, guidance_scale: float, window: int | None
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """A function (latents (B, C, T, F), timestep) -> what the UNet predicts for them, with guidance."""
     guided = guidance_scale != 1
     labels = torch.cat([unconditional.expand_as(condition), condition]) if guided else condition
-    takes = inspect.signature(scheduler.step).parameters  # solvers of differential equations draw no noise
-    noise = {name: value for name, value in (("generator", generator), ("eta", eta)) if name in takes}
-    for timestep in scheduler.timesteps:
+
+    def predict(latents: Tensor, timestep: Tensor) -> Tensor:
         inputs = torch.cat([latents, latents]) if guided else latents
-        time = timestep.to(latents.device)
-        predicted = unet(inputs, time, encoder_hidden_states=None, class_labels=labels).sample
+        predicted = unet(inputs, timestep, encoder_hidden_states=None, class_labels=labels).sample
         if guided:
             without, with_condition = predicted.chunk(2)
             predicted = without + guidance_scale * (with_condition - without)
+        return predicted
+
+    def predict_windows(latents: Tensor, timestep: Tensor) -> Tensor:
+        def piece(start: int, stop: int) -> Tensor:
+            return predict(latents[:, :, start:stop], timestep)
+
+        length = latents.shape[2]
+        return blend(piece, length, window or length, (window or length) // 2)
+
+    return predict_windows
+
+
+@torch.inference_mode()
+def _run(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    scheduler: Any,
+    latents: Tensor,
+    generator: Noise,
+    eta: float,
+    on_step: Callable[[], None] | None,
+    start: int = 0,
+    before_step: Callable[[int, Tensor], Tensor] | None = None,
+) -> Tensor:
+    """The scheduler's steps from ``start`` on; ``before_step`` (index, latents) may change the latents."""
+    if start:
+        scheduler.set_begin_index(start)
+    takes = inspect.signature(scheduler.step).parameters  # solvers of differential equations draw no noise
+    noise = {name: value for name, value in (("generator", generator), ("eta", eta)) if name in takes}
+    for index, timestep in enumerate(scheduler.timesteps[start:], start):
+        if before_step:
+            latents = before_step(index, latents)
+        predicted = predict(latents, timestep.to(latents.device))
         latents = scheduler.step(predicted, timestep, latents, **noise).prev_sample
         if on_step:
             on_step()

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 import torch
@@ -130,6 +131,58 @@ def test_a_sound_file_as_prompt(command) -> None:
     assert code == 0 and json.loads(Path(name).with_suffix(".json").read_text())["kind"] == "audio"
 
 
+def record_of(name: str) -> dict:
+    return json.loads(Path(name).with_suffix(".json").read_text())
+
+
+def test_a_mixture_and_what_it_leaves_on_disk(command, picture: Path) -> None:
+    command("-t", "rain", "-dur", "0.6", "-o", "rain.wav")
+    mixed = ("-t", "a dog", "-t", str(picture), "-f", "rain.wav", "--weights", "1", "0.5", "-0.25")
+    code, (name,), err = command(*mixed, "-dur", "0.5", "--negative_prompt", "waves", "--save_embedding", "new/v.npy")
+    record, vector = record_of(name), np.load("new/v.npy")
+    assert (code, err) == (0, []) and "_a_dog_picture_rain" in name
+    assert [(one["prompt"], one["kind"], one["weight"]) for one in record["prompts"]] == [
+        ("a dog", "text", 1), (str(picture), "image", 0.5), ("rain.wav", "audio", -0.25),
+    ]  # fmt: skip
+    assert all(len(one["content_sha256"]) == 64 for one in record["prompts"])
+    assert record["negative_prompt"]["prompt"] == "waves" and record["translator"]["name"] == "tiny_cos"
+    assert vector.shape == (512,) and vector.dtype == np.float32 and np.linalg.norm(vector) == pytest.approx(1)
+    code, (again,), _ = command("-t", "new/v.npy", "-dur", "0.5", "--negative_prompt", "waves")
+    assert code == 0 and Path(again).read_bytes() == Path(name).read_bytes()
+    assert record_of(again)["kind"] == "vector"
+    before = Path("new/v.npy").read_bytes()
+    assert command("-t", "a dog", "-dur", "0.5", "--save_embedding", "new/v.npy")[0] == 2
+    assert Path("new/v.npy").read_bytes() == before
+
+
+MODES = {
+    "transfer": ["--transfer_strength", "0.7"],
+    "inpaint": ["--time_range", "0.2", "0.4", "--frequency_range", "1000", "2000"],
+    "superres": [],
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mode_that_begins_with_a_sound(command, mode: str) -> None:
+    rng = np.random.default_rng(0)
+    soundfile.write("there.flac", rng.uniform(-0.5, 0.5, (33_075, 2)), 44_100, subtype="PCM_24")
+    asked = ("--mode", mode, "-t", "rain", "-f", "there.flac", *MODES[mode])
+    code, out, err = command(*asked, "-b", "2", "-n", "2")
+    assert (code, err, len(out)) == (0, [], 2)
+    for name in out:
+        record = record_of(name)
+        assert soundfile.info(name).frames == 12_000, "as long as the file"
+        assert record["options"]["mode"] == mode and record["similarity"] is not None
+        assert record["original"]["file"] == "there.flac" and len(record["original"]["content_sha256"]) == 64
+        assert (record["options"].get("transfer_strength") == 0.7) == (mode == "transfer")
+        assert ("frequency_range" in record["options"]) == (mode != "transfer")
+        code, (again,), _ = command(*asked, "--seed", str(record["noise_seed"]), "-n", "1", "-s", "again")
+        assert code == 0 and Path(again).read_bytes() == Path(name).read_bytes()
+    assert record["options"].get("frequency_range") == {"inpaint": [1000, 2000], "superres": [4000, 8000]}.get(mode)
+    code, (cut,), _ = command(*asked, "-dur", "0.5")
+    assert code == 0 and soundfile.info(cut).frames == 8_000
+
+
 def test_the_default_model_is_announced(command, tiny_folder: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
     monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
@@ -168,7 +221,34 @@ BAD = {
     "not an image": ["-t", "notes.png"],
     "missing sound": ["-f", "none.wav"],
     "not a sound": ["-f", "notes.png"],
-    "a later mode": ["-t", "rain", "--mode", "transfer"],
+    "a transfer without a sound": ["-t", "rain", "--mode", "transfer"],
+    "a transfer of a missing sound": ["-t", "rain", "--mode", "transfer", "-f", "none.wav"],
+    "a transfer of no sound": ["-t", "rain", "--mode", "transfer", "-f", "notes.png"],
+    **{f"{mode} without a prompt": ["--mode", mode, "-f", "noise.wav"] for mode in ("transfer", "superres")},
+    **{f"--transfer_strength {x}": ["-t", "rain", "--mode", "transfer", "-f", "noise.wav", "--transfer_strength", x]
+       for x in ("-0.1", "1.1", "nan", "x")},
+    "a strength in another mode": ["-t", "rain", "--transfer_strength", "0.5"],
+    "a range in another mode": ["-t", "rain", "--time_range", "0", "1"],
+    "inpaint nothing": ["-t", "rain", "--mode", "inpaint", "-f", "noise.wav"],
+    **{f"--time_range {x}": ["-t", "rain", "--mode", "inpaint", "-f", "noise.wav", "--time_range", *x.split()]
+       for x in ("1 0", "-1 1", "nan 1", "0 inf", "2 3", "0", "0 x")},
+    **{f"--frequency_range {x}": ["-t", "a", "--mode", "superres", "-f", "noise.wav", "--frequency_range", *x.split()]
+       for x in ("100 100", "0 9000", "x 1")},
+    "too long to edit whole": ["-t", "rain", "--mode", "transfer", "-f", "long.wav"],
+    "a weight too few": ["-t", "rain", "-t", "a dog", "--weights", "1"],
+    "a weight too many": ["-t", "rain", "--weights", "1", "2"],
+    "no weight": ["-t", "rain", "--weights", "0"],
+    **{f"--weights {x}": ["-t", "rain", "--weights", x] for x in ("nan", "inf", "x")},
+    "prompts that cancel out": ["-t", "rain", "-t", "rain", "--weights", "1", "-1"],
+    "an empty prompt among others": ["-t", "rain", "-t", ""],
+    "empty negative prompt": ["-t", "rain", "--negative_prompt", ""],
+    "negative prompt without guidance": ["-t", "rain", "--negative_prompt", "a dog", "-gs", "1"],
+    "missing negative image": ["-t", "rain", "--negative_prompt", "none.jpg"],
+    **{f"-t {name}.npy": ["-t", f"{name}.npy"]
+       for name in ("none", "text", "zero", "nan", "small", "two", "whole", "pickle", "zip", "huge", "scalar")},
+    "embedding exists": ["-t", "rain", "--save_embedding", "zero.npy"],
+    "embedding is no npy": ["-t", "rain", "--save_embedding", "rain.txt"],
+    "embedding under a file": ["-t", "rain", "-s", "new", "--save_embedding", "notes.png/rain.npy"],
     "unknown mode": ["-t", "rain", "--mode", "dance"],
     "unknown flag": ["-t", "rain", "--loudness", "3"],
     "unknown translator": ["-t", "rain", "--translator", "tiny_cosine"],
@@ -181,7 +261,7 @@ BAD = {
     "empty device": ["-t", "rain", "--device", ""],
     "empty model": ["-t", "rain", "--model_name", ""],
     "empty ckpt": ["-t", "rain", "-ckpt", ""],
-    "a sound of no length at 16 kHz": ["-f", "short.wav"],
+    "a sound of no length": ["-f", "short.wav"],
     "a sliver": ["-t", "sliver.png"],
     "damaged translator": ["-t", "rain", "--translator", "damaged.pth"],
     "translator of another size": ["-t", "picture.png", "--translator", "small.pth"],
@@ -204,16 +284,37 @@ BAD = {
 }  # fmt: skip
 
 
+def hostile_vectors() -> None:
+    """Files that are named like saved vectors."""
+    Path("text.npy").write_text("not numbers")
+    np.save("zero.npy", np.zeros(512))
+    np.save("nan.npy", np.full(512, np.nan))
+    np.save("small.npy", np.ones(8))
+    np.save("two.npy", np.ones((2, 512)))
+    np.save("whole.npy", np.ones(512, dtype=int))
+    np.save("scalar.npy", np.array(1.0))
+    np.save("pickle.npy", np.array([Path()], dtype=object), allow_pickle=True)
+    with open("zip.npy", "wb") as file:
+        np.savez(file, a=np.ones(512))
+    header = np.lib.format.magic(1, 0) + (118).to_bytes(2, "little")  # says it has a petabyte, and has nothing
+    text = "{'descr': '<f8', 'fortran_order': False, 'shape': (125000000000000,), }"
+    Path("huge.npy").write_bytes(header + text.ljust(117).encode() + b"\n")
+
+
 @pytest.mark.parametrize("arguments", BAD.values(), ids=BAD.keys())
 def test_bad_input_is_one_sentence_and_exit_code_2(command, arguments: list[str]) -> None:
     Path("notes.png").write_text("not an image")
     Path("folder.wav").mkdir()
-    soundfile.write("short.wav", [0.5], 192_000)
+    soundfile.write("short.wav", np.zeros(0), 192_000)
     Image.new("L", (1, 60_000)).save("sliver.png")
     Image.new("L", (9, 9)).save("picture.png")
     Path("damaged.pth").touch()
     torch.save(Translator(4, dim=8).state_dict(), "small.pth")
     torch.save({name: tensor * math.nan for name, tensor in Translator(4).state_dict().items()}, "nan.pth")
+    hostile_vectors()
+    rng = np.random.default_rng(0)
+    soundfile.write("noise.wav", rng.uniform(-0.5, 0.5, 16_000), 16_000)
+    soundfile.write("long.wav", np.zeros(605 * 1000), 1000)
     before = everything()
     code, out, err = command(*arguments)
     assert (code, out) == (2, [])
@@ -244,7 +345,9 @@ def test_an_error_comes_before_the_notice_and_the_folder(
         (["-t", "rain", "--translator", "tiny_coz"], "tiny_cos"),
         (["-t", "rain", "-dur", "601"], "600"),
         (["-t", "rain", "-dur", "x"], "-dur"),
-        (["-t", "rain", "--mode", "transfer"], "later version"),
+        (["-t", "rain", "--mode", "transfer"], "-f"),
+        (["-t", "rain", "-t", "a dog", "--weights", "1"], "1 weights for 2 prompts"),
+        (["-t", "rain", "--negative_prompt", "x", "-gs", "1"], "-gs"),
         (["-t", "none.jpg"], "none.jpg"),
     ],
 )

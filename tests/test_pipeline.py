@@ -155,6 +155,8 @@ def test_denoising_and_decoding_are_those_of_the_libraries(
     vector, unconditional = tiny_model.clap.encode_text(["rain"]), tiny_model.unconditional
     scheduler.set_timesteps(10)
     generator = torch.Generator().manual_seed(5)
+    torch.randn(1, 8, 256, 16, generator=generator)  # what upstream draws before the first noise of a text
+    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
     x = torch.randn(1, 8, 26, 16, generator=generator)  # 1 s: 100 frames / 4, made even for the UNet
     with torch.no_grad():
         for t in scheduler.timesteps:
@@ -332,12 +334,26 @@ def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
         {"duration": "5"}, {"duration": True}, {"ddim_steps": 0}, {"ddim_steps": 1001}, {"ddim_steps": 2.5},
         {"guidance_scale": 0}, {"guidance_scale": -3}, {"guidance_scale": float("nan")}, {"seed": -1},
         {"seed": 2**63}, {"seed": 1.0}, {"batchsize": 0}, {"batchsize": 65}, {"n_candidates": 0},
-        {"n_candidates": 33}, {"sampler": "euler"},
+        {"n_candidates": 33}, {"sampler": "euler"}, {"mode": "dance"}, {"transfer_strength": 0.5},
+        *({"mode": "transfer", "transfer_strength": x} for x in (-0.1, 1.1, float("nan"), "1", True)),
+        {"time_range": (0, 1)}, {"mode": "transfer", "frequency_range": (0, 1)}, {"mode": "inpaint"},
+        *({"mode": mode, "time_range": x} for mode in ("inpaint", "superres")
+          for x in ((1, 1), (2, 1), (-1, 1), (0, float("nan")), (0, 601), (5, 6), (1,), 1, "12", ("1", "2"))),
+        *({"mode": "inpaint", "frequency_range": x} for x in ((0, 8001), (0, float("inf")), (float("nan"), 1))),
+        *({"mode": "inpaint", "time_mask_ratio": x} for x in ((0, 1.1), (0.5, 0.4), (float("nan"), 1))),
+        {"mode": "inpaint", "time_mask_ratio": (0, 1), "time_range": (0, 1)},
     ],
 )  # fmt: skip
 def test_options_out_of_range(bad: dict) -> None:
     with pytest.raises(InputError):
         GenerateOptions.build(bad)
+
+
+def test_what_the_modes_have_by_default() -> None:
+    transfer, superres = (GenerateOptions.build({"mode": mode}) for mode in ("transfer", "superres"))
+    assert transfer.transfer_strength == 0.5 and superres.frequency_range == (4000, 8000)
+    assert [GenerateOptions.build({"mode": "transfer", "ddim_steps": 10, "transfer_strength": x}).steps_run
+            for x in (0, 0.09, 0.5, 0.99, 1)] == [0, 0, 5, 9, 10]  # fmt: skip
 
 
 def test_options_fall_to_the_models_own_and_then_to_ours() -> None:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from audioldm.options import SAMPLERS as NAMES
-from audioldm.sampling import SAMPLERS, denoise, make_scheduler
+from audioldm.sampling import SAMPLERS, add_noise, denoise, denoise_from, draw, level, make_scheduler, masked
+from audioldm.windows import blend, starts
 
 AUDIOLDM = {
     "num_train_timesteps": 1000,
@@ -128,3 +129,118 @@ def test_on_step_is_called_after_each_step() -> None:
     calls: list[int] = []
     run(AUDIOLDM, "unipc", 9, on_step=lambda: calls.append(1))
     assert len(calls) == 9
+
+
+# Beginning with a sound
+
+
+def tools(config: dict, sampler: str, steps: int, target: torch.Tensor) -> tuple:
+    return Oracle(config, target), make_scheduler(config, sampler, steps)
+
+
+TARGET = torch.linspace(-1, 1, 64).reshape(1, 4, 4, 4)
+CONDITION = (EMPTY + 1, EMPTY, 1.0)
+
+
+@pytest.mark.parametrize("config", [AUDIOLDM, V_PREDICTION, ZERO_SNR], ids=["epsilon", "v", "zero snr"])
+@pytest.mark.parametrize("sampler", NAMES)
+def test_levels_of_noise_are_those_of_the_timesteps(config: dict, sampler: str) -> None:
+    """Shares add up, fall, and are what the UNet was trained with at the timestep it is told."""
+    oracle, scheduler = tools(config, sampler, 20, TARGET)
+    levels = [level(scheduler, index) for index in range(20)]
+    assert all(abs(signal**2 + noise**2 - 1) < 1e-5 for signal, noise in levels)
+    assert all(one[1] > other[1] for one, other in zip(levels, levels[1:], strict=False))
+    for (signal, _), time in zip(levels, scheduler.timesteps, strict=True):
+        near = oracle.root[max(0, int(time) - 1) : int(time) + 2]  # Karras' levels lie between timesteps
+        assert near.min() - 2e-3 < signal < near.max() + 2e-3
+
+
+@pytest.mark.parametrize("sampler", NAMES)
+@pytest.mark.parametrize("steps", [0, 1, 5, 9, 10])
+def test_a_transfer_runs_the_last_steps(sampler: str, steps: int) -> None:
+    oracle, scheduler = tools(AUDIOLDM, sampler, 10, TARGET)
+    start = torch.full_like(TARGET, 3.0)
+    result = denoise_from(oracle, scheduler, start, steps, *CONDITION, torch.Generator().manual_seed(0))
+    assert [time for _, time, _ in oracle.calls] == [int(time) for time in scheduler.timesteps[10 - steps :]]
+    if not steps:
+        assert torch.equal(result, start)
+        return
+    noise = torch.randn(TARGET.shape, generator=torch.Generator().manual_seed(0))
+    _, fresh = tools(AUDIOLDM, sampler, 10, TARGET)  # its upstream's quirk: DDIM begins one level noisier
+    signal, share = level(fresh, max(0, 10 - steps - (sampler == "ddim")))
+    expected = noise if steps == 10 else signal * start + share * noise
+    torch.testing.assert_close(oracle.calls[0][0], expected)
+    if (sampler, steps) != ("ddim", 1):  # there, most of a whole level of noise is never taken away
+        assert (result - TARGET).abs().max() < 0.5
+
+
+def test_noise_may_come_ready() -> None:
+    """As another program drew it, in that order: what is kept, then the step; and one of a wrong shape is told."""
+    mask = torch.zeros(1, 1, 4, 4)
+    mask[:, :, :2] = 1
+    generator = torch.Generator().manual_seed(3)
+    ready = [torch.randn(TARGET.shape, generator=generator) for _ in range(9)]
+    results = []
+    for noise in (iter(ready[1:]), generator.manual_seed(3)):
+        first = draw(TARGET.shape, noise) if isinstance(noise, torch.Generator) else ready[0]
+        oracle, scheduler = tools(AUDIOLDM, "ddim", 4, TARGET)
+        results.append((masked(oracle, scheduler, first, TARGET + 2, mask, *CONDITION, noise), oracle.calls))
+    assert torch.equal(results[0][0], results[1][0])
+    for index, (x, _, _) in enumerate(results[0][1]):
+        signal, share = level(scheduler, index)
+        kept = signal * (TARGET + 2) + share * ready[1 + 2 * index]
+        torch.testing.assert_close(x[:, :, :2], kept[:, :, :2])
+    with pytest.raises(ValueError, match="shape"):
+        add_noise(scheduler, TARGET, 0, iter([EMPTY]))
+
+
+@pytest.mark.parametrize("sampler", NAMES)
+def test_inpainting_makes_what_is_not_kept(sampler: str) -> None:
+    mask = torch.ones(1, 1, 4, 4)
+    mask[..., 3:] = 0
+    oracle, scheduler = tools(AUDIOLDM, sampler, 20, TARGET)
+    generator = torch.Generator().manual_seed(0)
+    result = masked(oracle, scheduler, draw(TARGET.shape, generator), TARGET, mask, *CONDITION, generator)
+    assert (result - TARGET)[..., 3:].abs().max() < 0.2
+
+
+# Windows
+
+
+@pytest.mark.parametrize(("length", "window", "overlap"), [(64, 64, 32), (65, 64, 32), (1000, 64, 32), (130, 64, 16)])
+def test_windows_cover_all(length: int, window: int, overlap: int) -> None:
+    first = starts(length, window, overlap)
+    assert first[0] == 0 and first[-1] == max(0, length - window)
+    assert all(0 < b - a <= window - overlap for a, b in zip(first, first[1:], strict=False))
+
+
+def test_a_blend_of_windows_is_what_they_agree_on_and_smooth_where_not() -> None:
+    x = torch.randn(1, 2, 300, 3)
+    agreed = blend(lambda start, stop: x[:, :, start:stop], 300, 64, 32)
+    torch.testing.assert_close(agreed, x)
+    scaled = blend(lambda start, stop: x[:, :, start:stop].repeat_interleave(4, 2), 300, 64, 16, scale=4)
+    torch.testing.assert_close(scaled, x.repeat_interleave(4, 2))
+    signs = iter([1.0, -1.0] * 10)
+    steps = blend(lambda start, stop: torch.full((1, 1, stop - start, 1), next(signs)), 300, 64, 32)[0, 0, :, 0]
+    assert steps.max() == 1 and steps.min() < -0.9 and steps.diff().abs().max() < 0.12
+
+
+def test_windows_see_no_more_than_they_may_and_short_latents_are_seen_whole() -> None:
+    class Net:
+        def __init__(self) -> None:
+            self.lengths: list[int] = []
+
+        def __call__(self, x, timestep, encoder_hidden_states, class_labels):
+            self.lengths.append(x.shape[2])
+            return SimpleNamespace(sample=x.tanh() + x.mean())  # of the whole window, so that windows disagree
+
+    def result(length: int, window: int | None) -> tuple[torch.Tensor, list[int]]:
+        net, generator = Net(), torch.Generator().manual_seed(0)
+        noise = draw((1, 2, length, 4), generator)
+        scheduler = make_scheduler(AUDIOLDM, "dpm++", 4)
+        return denoise(net, scheduler, noise, EMPTY + 1, EMPTY, 2.0, generator, window=window), net.lengths
+
+    (whole, _), (one, _) = result(16, None), result(16, 16)
+    assert torch.equal(whole, one)
+    long, lengths = result(100, 16)
+    assert set(lengths) == {16} and torch.isfinite(long).all() and long.shape[2] == 100

@@ -1,0 +1,253 @@
+"""Many prompts in one run: the rows of a list → sounds → a manifest with a line for each, made or failed.
+
+A rerun skips what the manifest says is done, and makes again what failed or has lost a file. A row is known by its
+key: a hash over its name, its words or picture, the options, the model and the translator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from . import conditioning, lists, output, pipeline
+from .errors import InputError
+from .manifest import FIELDS, Manifest
+from .prompts import kind_of
+
+if TYPE_CHECKING:
+    from .conditioning import Prompt
+    from .editing import Original
+    from .latent_diffusion import LatentDiffusion
+    from .lists import Row
+    from .options import GenerateOptions
+
+is_list = lists.is_list
+log = logging.getLogger("audioldm")
+
+
+def run(
+    source: str,
+    model: LatentDiffusion,
+    options: GenerateOptions,
+    folder: str = "./output",
+    translator: str | None = None,
+    *,
+    negative: Prompt | None = None,
+    original: Original | None = None,
+    announce: Callable[[], object] = lambda: None,
+) -> int:
+    """Make what is not made yet of the list or folder ``source``; returns the exit code: 0, or 1 if rows failed.
+
+    ``options`` and ``translator`` are for rows that do not say otherwise, ``negative`` and ``original`` (the sound
+    that an edit begins with) for all. ``announce`` is called once all is well and before anything is made. The paths
+    of the new wavs go to stdout, all else to stderr.
+
+    Raises InputError: the list as a whole is bad, the folder cannot be written or is another run's, or the model is
+    damaged. What is wrong with a row is a failed row.
+    """
+    rows = lists.read(source)
+    first = next(rows)  # what is wrong with the list is said before a folder is made
+    with Manifest(folder) as manifest:
+        announce()
+        batch = Batch(model, options, translator, manifest, negative, original)
+        try:
+            with _Screen(source) as screen:
+                for row in itertools.chain([first], rows):
+                    screen.show(batch.do(row), manifest.folder)
+        except KeyboardInterrupt:
+            print(batch.summary(), file=sys.stderr)
+            raise
+        print(batch.summary(), file=sys.stderr)
+    return 1 if batch.count["failed"] else 0
+
+
+class Batch:
+    """What the rows of a run share."""
+
+    def __init__(
+        self,
+        model: LatentDiffusion,
+        options: GenerateOptions,
+        translator: str | None,
+        manifest: Manifest,
+        negative: Prompt | None = None,
+        original: Original | None = None,
+    ) -> None:
+        self.model, self.options, self.translator, self.manifest = model, options, translator, manifest
+        self.negative, self.original = negative, original
+        self.count: Counter[str] = Counter()  # rows: ok, failed, skipped, with a warning
+        self._hash = lru_cache(maxsize=None)(_file_hash)  # of translators, which are few
+        self._encode_negative = lru_cache(maxsize=1)(partial(pipeline.encode_prompt, model, negative))
+
+    def do(self, row: Row) -> dict[str, Any] | None:
+        """Make a row's sounds and return its line of the manifest, or None if they are there already.
+
+        A failure, of whatever kind, is a line too; Ctrl-C leaves neither line nor files. Raises InputError if the
+        model is damaged, and OSError if the manifest cannot be written.
+        """
+        began = time.perf_counter()
+        told = output.told(pipeline.Prompt("image", row.prompt, None))
+        entry = {**dict.fromkeys(FIELDS), "id": row.id, "prompt": told, "model": self.model.folder.name}
+        try:
+            options, translator = self._check(row, entry)
+        except Exception as error:
+            return self._finish(entry, began, error)
+        if self.manifest.take_done(entry["key"]):
+            self.count["skipped"] += 1
+            return None
+        _ = self.model.unet, self.model.vae, self.model.vocoder  # if they are damaged, it is no row's failure
+        paths: list[Path] = []
+        try:
+            with _warnings() as warned:
+                self._make(row, options, translator, paths)
+            entry |= {"files": [path.name for path in paths], "warning": " ".join(warned) or None}
+            return self._finish(entry, began)
+        except Exception as error:
+            _remove(paths)
+            return self._finish(entry, began, error)
+        except BaseException:
+            _remove(paths)
+            raise
+
+    def _check(self, row: Row, entry: dict[str, Any]) -> tuple[GenerateOptions, str | None]:
+        """A row's options and translator, noted with its key in ``entry``. Raises InputError."""
+        if row.error is not None:
+            raise InputError(row.error)
+        settings = dict(row.settings)
+        translator = settings.pop("translator", self.translator)
+        options = dataclasses.replace(self.options, **settings).check()
+        prompt, name, kind, translator_hash = row.prompt.strip(), row.name, kind_of(row.prompt), None
+        path = os.path.expanduser(prompt)
+        seen = kind == "image" and not prompt.lower().endswith(conditioning.VECTOR_SUFFIX)
+        if seen or (self.negative is not None and self.negative.kind == "image"):
+            found = self.model.find_translator(translator)
+            translator_hash = self._hash(found.path)
+            entry["translator"] = found.name
+        if kind == "image" and os.path.isfile(path):
+            prompt, name = _file_hash(path), name or os.path.basename(path)
+        chosen = {option: value for option, value in dataclasses.asdict(options).items() if value is not None}
+        parts = [name, kind, prompt, chosen, translator_hash, *self._shared]
+        entry["key"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+        entry["seed"] = options.seed
+        return options, translator
+
+    @cached_property
+    def _shared(self) -> list[Any]:
+        """What is in the keys of all rows."""
+        negative = None if self.negative is None else output.content_hash(self.negative)
+        original = None if self.original is None else hashlib.sha256(self.original.wave.tobytes()).hexdigest()
+        return [self.model.sha256, negative, original]
+
+    def _make(self, row: Row, options: GenerateOptions, translator: str | None, paths: list[Path]) -> None:
+        """Make and write a row's sounds, as a run of its own would; ``paths`` grows by each wav."""
+        began = time.perf_counter()
+        prompt = pipeline.read_prompt(row.prompt)
+        vector = pipeline.condition(self.model, prompt, translator)
+        negative = None if self.negative is None else self._encode_negative(translator)
+        record = output.make_record(
+            self.model, prompt, translator, options, negative=self.negative, original=self.original
+        )
+        destination = output.Destination(self.manifest.folder, row.stem, count=options.batchsize)
+        for sound in pipeline.generate(self.model, vector, options, negative=negative, original=self.original):
+            sound_record = output.sound_record(sound, time.perf_counter() - began)
+            paths.append(destination.write(sound.item, sound.wave, {**record, **sound_record}))
+
+    def _finish(self, entry: dict[str, Any], began: float, error: Exception | None = None) -> dict[str, Any]:
+        if error is not None and os.environ.get("AUDIOLDM_DEBUG") == "1":
+            traceback.print_exception(error)
+        entry |= {"status": "ok" if error is None else "failed", "seconds": round(time.perf_counter() - began, 3)}
+        if error is not None:
+            entry |= {"files": [], "warning": None, "error": _sentence(error)}
+        self.manifest.append(entry)
+        self.count.update([entry["status"], *(["with a warning"] if entry["warning"] else [])])
+        return entry
+
+    def summary(self) -> str:
+        """One sentence about all rows."""
+        told = f"audioldm: {self.count['ok']} made, {self.count['skipped']} made before, {self.count['failed']} failed"
+        doubts = f" ({self.count['with a warning']} with a warning)" if self.count["with a warning"] else ""
+        return f"{told}{doubts}; {self.manifest.path} has a line for each"
+
+
+class _Screen:
+    """stdout: paths of wavs. stderr: a bar over the rows with the time left if a person watches, and failures."""
+
+    def __init__(self, source: str) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            with _warnings():  # told already
+                total = sum(1 for _ in lists.read(source))
+            self._bar = tqdm(total=total, unit="row", file=sys.stderr, leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> _Screen:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def show(self, entry: dict[str, Any] | None, folder: Path) -> None:
+        """A row is over; None: it was skipped."""
+        if entry is not None and entry["error"] is not None:
+            told = f"audioldm: row {entry['id']} failed: {entry['error']}"
+            self.say("".join(c if c.isprintable() else "?" for c in told), sys.stderr)
+        for name in entry["files"] if entry is not None else ():
+            self.say(str(folder / name), sys.stdout)
+        if self._bar is not None:
+            self._bar.update()
+
+    def say(self, text: str, file: TextIO) -> None:
+        """Print a line clear of the bar."""
+        with self._bar.external_write_mode(file) if self._bar is not None else contextlib.nullcontext():
+            print(text, file=file, flush=True)
+
+
+@contextlib.contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """Collects what our modules warn of, which is then not printed."""
+    told: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    before = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield told
+    finally:
+        log.removeHandler(handler)
+        log.propagate = before
+
+
+def _sentence(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
+
+
+def _file_hash(path: str | Path) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _remove(wavs: list[Path]) -> None:
+    """Take away the sounds of a row that came to nothing."""
+    for path in wavs:
+        path.unlink(missing_ok=True)
+        path.with_suffix(".json").unlink(missing_ok=True)

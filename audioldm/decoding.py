@@ -1,0 +1,127 @@
+"""Between sound and latents: wave → mel → latents, and back, in pieces where a sound is long."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
+from .errors import InputError
+from .latent_diffusion import LatentDiffusion
+from .windows import blend
+
+PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
+WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
+VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: what a model makes in one piece is vocoded in one piece
+VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; HiFi-GAN's widest hears less than 20
+
+
+def vae_factor(model: LatentDiffusion) -> int:
+    """Mel frames, and bands, to one of the latents."""
+    return 2 ** (len(model.vae.config.block_out_channels) - 1)
+
+
+def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int, int]:
+    """(1, C, T, F) of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
+    hop = math.prod(model.vocoder.config.upsample_rates)  # samples
+    frames = math.ceil(round(duration * SAMPLE_RATE) / hop)
+    multiple = 2 ** (len(model.unet.config.block_out_channels) - 1)
+    factor = vae_factor(model)
+    length = math.ceil(frames / factor / multiple) * multiple
+    return 1, model.unet.config.in_channels, length, model.vocoder.config.model_in_dim // factor
+
+
+def window(model: LatentDiffusion) -> int:
+    """Latent frames that the model handles at once: those that its UNet was trained on."""
+    size = model.unet.config.sample_size  # (frames, bands), or a number that does not say which
+    return int(size[0]) if isinstance(size, list | tuple) else WINDOW
+
+
+@torch.inference_mode()
+def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-mel (1, 1, T * f, 64) -> mean and standard deviation (1, C, T, F) of its latents, scaled for the UNet."""
+    factor, scale = vae_factor(model), model.vae.config.scaling_factor
+
+    def piece(start: int, stop: int) -> Tensor:
+        posterior = model.vae.encode(mel[:, :, start * factor : stop * factor]).latent_dist
+        return torch.cat([posterior.mean, posterior.std], dim=1)
+
+    at_once = window(model)
+    mean, deviation = blend(piece, mel.shape[2] // factor, at_once, at_once // 4).chunk(2, dim=1)
+    return mean * scale, deviation * scale
+
+
+@torch.inference_mode()
+def to_mel(model: LatentDiffusion, latents: Tensor) -> Tensor:
+    """Latents (1, C, T, F) -> log-mel (1, 1, T * f, 64)."""
+    latents = latents / model.vae.config.scaling_factor
+
+    def piece(start: int, stop: int) -> Tensor:
+        return model.vae.decode(latents[:, :, start:stop]).sample
+
+    at_once = window(model)
+    return blend(piece, latents.shape[2], at_once, at_once // 4, vae_factor(model))
+
+
+@torch.inference_mode()
+def vocode(model: LatentDiffusion, mel: Tensor) -> Tensor:
+    """Log-mel (1, 1, frames, 64) -> wave (N,), N a few samples more than the frames' own."""
+    mel, frames = mel[:, 0], mel.shape[2]
+    if frames <= VOCODER_FRAMES:
+        return model.vocoder(mel)[0]
+    hop, pieces = math.prod(model.vocoder.config.upsample_rates), []
+    for start in range(0, frames, VOCODER_FRAMES):
+        stop = min(frames, start + VOCODER_FRAMES)
+        before = max(0, start - VOCODER_CONTEXT)
+        wave = model.vocoder(mel[:, before : stop + VOCODER_CONTEXT])[0]
+        pieces.append(wave[(start - before) * hop : (stop - before) * hop])
+    return torch.cat(pieces)
+
+
+def finish(wave: Tensor, duration: float) -> np.ndarray:
+    """A wave (N,) -> float32, exactly ``round(duration * 16000)`` samples, within ±0.99. Raises InputError."""
+    samples = wave[: round(duration * SAMPLE_RATE)].clamp(-1, 1).cpu().numpy()
+    peak = np.abs(samples).max()
+    if not np.isfinite(peak):
+        raise InputError("this gives no sound but infinite numbers; a smaller guidance scale may help")
+    return samples * np.float32(PEAK / peak) if peak > PEAK else samples
+
+
+def level(wave: np.ndarray, samples: int) -> Tensor:
+    """A float32 wave at 16 kHz, cut or followed by silence to (samples,), and as loud as upstream makes it.
+
+    The mean is taken off and the loudest sample scaled to 0.5, of the whole wave and then of what is left of it.
+    Silence stays silence.
+    """
+    part = _scaled(_scaled(wave - wave.mean())[:samples])
+    padded = np.zeros(samples, dtype=np.float32)
+    padded[: len(part)] = part
+    return torch.from_numpy(padded)
+
+
+def mel_of(wave: Tensor) -> Tensor:
+    """Log-mel (1, 1, N // 160, 64) of a wave (N,) at 16 kHz."""
+    return log_mel(wave[None])[:, :, : len(wave) // HOP_LENGTH]
+
+
+def splice(kept: Tensor, made: Tensor, frames: Tensor, bands: Tensor) -> Tensor:
+    """Waves (N,) put together by time and frequency: of ``kept`` the share frames * bands, the rest of ``made``.
+
+    ``frames`` (N // 160,) and ``bands`` (513,) are 0 to 1. Where the share is 1, ``kept`` comes back sample for sample
+    (but for rounding).
+    """
+    window = torch.hann_window(N_FFT)
+    one, other = (
+        torch.stft(wave, N_FFT, HOP_LENGTH, window=window, return_complex=True) for wave in (kept, made)
+    )
+    share = bands[:, None] * torch.cat([frames, frames[-1:]])  # a frame more: both ends have one
+    mixed = share * one + (1 - share) * other
+    return torch.istft(mixed, N_FFT, HOP_LENGTH, window=window, length=len(kept))
+
+
+def _scaled(wave: np.ndarray) -> np.ndarray:
+    peak = np.abs(wave).max()
+    return wave * np.float32(0.5 / peak) if peak > 1e-8 else np.zeros_like(wave)

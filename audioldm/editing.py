@@ -1,0 +1,282 @@
+"""Modes that begin with a sound: style transfer, inpainting, super-resolution."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .errors import InputError
+from .options import MAX_DURATION, GenerateOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .latent_diffusion import LatentDiffusion
+
+SHORTEST = 0.5  # seconds; a shorter sound is followed by silence
+FADE = 4  # mel frames, 40 ms: how long what is made new takes to come in from what is kept
+
+
+@dataclass(frozen=True)
+class Original:
+    """The sound that an edit begins with: ``wave`` float32 (N,) at 16 kHz, and its file's name."""
+
+    path: str
+    wave: np.ndarray
+
+    @property
+    def duration(self) -> float:
+        """Seconds, within what can be generated."""
+        from .audio import SAMPLE_RATE
+
+        return max(SHORTEST, len(self.wave) / SAMPLE_RATE)
+
+
+def read_original(path: str | Path | None, mode: str, duration: float | None = None) -> Original:
+    """Read the sound to edit: any file that libsndfile reads, at any rate, channels averaged.
+
+    ``duration``: what the user asked for, in seconds; None: all of it, which must not be more than 600 s.
+    Raises InputError.
+    """
+    if path is None or not str(path):
+        raise InputError(f"--mode {mode} begins with a sound: give its file with -f")
+    from .audio import SAMPLE_RATE, read_wave
+
+    wave = read_wave(path, MAX_DURATION + 1)
+    if duration is None and len(wave) > MAX_DURATION * SAMPLE_RATE:
+        raise InputError(f"{path} is longer than {MAX_DURATION:g} s; -dur says how much of it to take")
+    return Original(str(path), wave)
+
+
+@dataclass(frozen=True)
+class Region:
+    """What inpainting keeps, on the CPU: ``mask`` (1, 1, T, F) 1 or 0 of the latents; and as shares from 0 to 1 whose
+    product is kept, ``frames`` (T * f,) of the mel and the wave, ``bands`` (64,) of the mel and ``bins`` (513,) of the
+    wave's spectrum."""
+
+    mask: Tensor
+    frames: Tensor
+    bands: Tensor
+    bins: Tensor
+
+    @property
+    def keep(self) -> Tensor:
+        """The original's share of the mel: (1, 1, T * f, 64)."""
+        return (self.frames[:, None] * self.bands)[None, None]
+
+
+@dataclass(frozen=True)
+class Source:
+    """A sound made ready for one model.
+
+    ``wave`` (N,) as upstream levels it, on the CPU; ``mel`` (1, 1, T * f, 64), its log-mel; ``mean`` and ``deviation``
+    (1, C, T, F), the latents that the VAE takes it for; ``region``: what inpainting keeps of it.
+    """
+
+    wave: Tensor
+    mel: Tensor
+    mean: Tensor
+    deviation: Tensor
+    region: Region | None = None
+
+
+def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions) -> Source:
+    """Bring ``original`` to the options' duration, cut or followed by silence, and encode it. Raises InputError."""
+    from .audio import HOP_LENGTH
+    from .decoding import encode, latent_shape, level, mel_of, vae_factor
+
+    frames = latent_shape(model, options.duration)[2] * vae_factor(model)
+    wave = level(original.wave, frames * HOP_LENGTH)
+    mel = mel_of(wave).to(model.device)
+    kept = region(model, options) if options.mode in ("inpaint", "superres") else None
+    return Source(wave, mel, *encode(model, mel), kept)
+
+
+def transfer(
+    model: LatentDiffusion,
+    vector: Tensor,
+    unconditional: Tensor,
+    options: GenerateOptions,
+    seed: int,
+    source: Source,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """Latents (1, C, T, F) of ``source`` with the last ``options.steps_run`` steps done anew for ``vector`` (1, 512).
+
+    No step: those of the source as they are.
+    """
+    from .decoding import window
+    from .sampling import denoise_from, make_scheduler
+
+    generator, clean = _begin(model, source, seed)
+    scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
+    return denoise_from(
+        model.unet, scheduler, tame(clean), options.steps_run, vector, unconditional, options.guidance_scale,
+        generator, on_step=on_step, window=window(model),
+    )  # fmt: skip
+
+
+def inpaint(
+    model: LatentDiffusion,
+    vector: Tensor,
+    unconditional: Tensor,
+    options: GenerateOptions,
+    seed: int,
+    source: Source,
+    on_step: Callable[[], None] | None = None,
+) -> Tensor:
+    """Log-mel (1, 1, frames, 64): ``source``'s own where it is kept, made for ``vector`` (1, 512) elsewhere."""
+    from .decoding import to_mel, window
+    from .sampling import draw, make_scheduler, masked
+
+    mask, keep = source.region.mask.to(model.device), source.region.keep.to(model.device)
+    generator, clean = _begin(model, source, seed)
+    noise = draw(clean.shape, generator).to(model.device)
+    scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
+    latents = masked(
+        model.unet, scheduler, noise, clean, mask, vector, unconditional, options.guidance_scale,
+        generator, on_step=on_step, window=window(model),
+    )  # fmt: skip
+    made = to_mel(model, mask * clean + (1 - mask) * latents)
+    return keep * source.mel + (1 - keep) * made
+
+
+def put_back(source: Source, wave: Tensor) -> Tensor:
+    """The vocoder's wave with the source's own samples (N,) where they are kept, which no vocoder quite gives."""
+    from .decoding import splice
+
+    region = source.region
+    return splice(source.wave, wave[: len(source.wave)].cpu(), region.frames, region.bins)
+
+
+def tame(latents: Tensor) -> Tensor:
+    """Latents that have run away (beyond ±100) clipped to ±10, as upstream does; others as they are."""
+    return latents.clamp(-10, 10) if latents.abs().max() > 100 else latents
+
+
+def _begin(model: LatentDiffusion, source: Source, seed: int) -> tuple[object, Tensor]:
+    """A sound's generator, and latents drawn with it from the source's distribution.
+
+    As upstream, which draws the latents, then two numbers for its prompts (see pipeline.begin), then the rest.
+    """
+    import torch
+
+    from .sampling import draw
+
+    generator = torch.Generator("cpu").manual_seed(seed)
+    clean = source.mean + source.deviation * draw(source.mean.shape, generator).to(source.mean.device)
+    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
+    return generator, clean
+
+
+def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
+    """What inpainting keeps by ``options``.
+
+    Made new is each range given: a time at all frequencies, and frequencies at all times. Latents that hold any of
+    it are made new, but in mel and wave all is kept that is outside of it. Inside, along time, the original fades out
+    over 40 ms, so that nothing begins at once. Raises InputError if nothing is to be made new.
+    """
+    import torch
+
+    from .decoding import latent_shape, vae_factor
+
+    _, _, length, height = latent_shape(model, options.duration)
+    factor = vae_factor(model)
+    if options.time_range is not None:
+        frames = _frames(options.time_range, options.duration, length * factor)
+        times = _cover(frames, factor)
+    else:
+        times = _share(options.time_mask_ratio, length)
+        frames = (times[0] * factor, times[1] * factor)
+    middles = _middles(height * factor)
+    if options.frequency_range is not None:
+        bands = _bands(options.frequency_range, middles)
+        heights = _cover(bands, factor)
+    else:
+        heights = _share(options.frequency_mask_ratio, height)
+        bands = (heights[0] * factor, heights[1] * factor)
+    if times[0] >= times[1] and heights[0] >= heights[1]:
+        raise InputError("the ranges are too small: nothing of the sound would be made new")
+    mask = torch.ones(1, 1, length, height)
+    mask[:, :, slice(*times)] = 0
+    mask[..., slice(*heights)] = 0
+    kept = torch.ones(length * factor)
+    kept[slice(*frames)] = _fade(*frames, length * factor)
+    kept_bands = torch.ones(height * factor)
+    kept_bands[slice(*bands)] = 0
+    return Region(mask, kept, kept_bands, _bins(bands, middles))
+
+
+def _frames(seconds: tuple[float, float], duration: float, count: int) -> tuple[int, int]:
+    """The mel frames of a time in seconds; with the sound's end, all to the end."""
+    from .audio import FRAMES_PER_SECOND
+
+    start, stop = seconds
+    stop = count if stop >= duration else min(count, math.ceil(round(stop * FRAMES_PER_SECOND, 6)))
+    return math.floor(round(start * FRAMES_PER_SECOND, 6)), stop
+
+
+def _middles(count: int) -> np.ndarray:
+    """The middles of the mel bands, in Hz."""
+    from .audio import mel_filters
+
+    filters = mel_filters(count).double().numpy()
+    return (filters @ _bin_frequencies()) / filters.sum(axis=1).clip(min=1e-12)
+
+
+def _bin_frequencies() -> np.ndarray:
+    from .audio import N_FFT, SAMPLE_RATE
+
+    return np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
+
+
+def _bands(hertz: tuple[float, float], middles: np.ndarray) -> tuple[int, int]:
+    """The mel bands with their middle in a range of frequencies, or else the one nearest to it."""
+    low, high = hertz
+    inside = np.flatnonzero((middles >= low) & (middles <= high))
+    if not len(inside):
+        inside = np.array([np.abs(middles - (low + high) / 2).argmin()])
+    return int(inside[0]), int(inside[-1]) + 1
+
+
+def _bins(bands: tuple[int, int], middles: np.ndarray) -> Tensor:
+    """The share kept, 0 or 1, of each frequency of a spectrum where the mel's ``bands`` are made new: (513,).
+
+    The border is half-way between the middles of two bands.
+    """
+    import torch
+
+    if bands[0] >= bands[1]:
+        return torch.ones(len(_bin_frequencies()))
+    borders = np.concatenate([[-np.inf], (middles[1:] + middles[:-1]) / 2, [np.inf]])
+    frequencies = _bin_frequencies()
+    inside = (frequencies >= borders[bands[0]]) & (frequencies < borders[bands[1]])
+    return torch.from_numpy((~inside).astype(np.float32))
+
+
+def _cover(places: tuple[int, int], factor: int) -> tuple[int, int]:
+    """The latents that hold any of the mel's ``places``."""
+    return places[0] // factor, -(-places[1] // factor)
+
+
+def _share(ratio: tuple[float, float] | None, count: int) -> tuple[int, int]:
+    return (0, 0) if ratio is None else (int(count * ratio[0]), int(count * ratio[1]))
+
+
+def _fade(start: int, stop: int, count: int) -> Tensor:
+    """The original's share at the frames from ``start`` to before ``stop``: falling from it, rising to what follows.
+
+    Where nothing is before or after, there is nothing to fade from.
+    """
+    import torch
+
+    place = torch.arange(start, stop, dtype=torch.float32)
+    before = (place - start + 1) if start > 0 else torch.full_like(place, math.inf)
+    after = (stop - place) if stop < count else torch.full_like(place, math.inf)
+    length = min(FADE, (stop - start) // 4) + 1
+    return (1 - torch.minimum(before, after) / length).clamp(min=0)

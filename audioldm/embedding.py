@@ -1,0 +1,85 @@
+"""A condition on disk: the vector of one or several prompts as a .npy file, written and read back."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUFFIX = ".npy"
+MAX_BYTES = 1 << 16  # 512 numbers are 4 KB at most
+UNIT = 1e-5  # a vector as long as 1 within this is taken as it is, so that a saved one gives the same bytes
+
+
+def read_vector(path: str | Path) -> np.ndarray:
+    """A vector from a .npy file, (D,) or (1, D) floats -> float32 (D,) of length 1. Nothing in it is run.
+
+    Raises InputError.
+    """
+    import numpy as np
+
+    file = Path(os.path.expanduser(path))
+    if not file.is_file():
+        raise InputError(f"no such file: {path}")
+    try:
+        if file.stat().st_size > MAX_BYTES:
+            raise InputError(f"{path} is too large to be one vector")
+        vector = np.load(file, allow_pickle=False)
+    except InputError:
+        raise
+    except Exception:  # numpy raises all sorts on a damaged header
+        raise InputError(f"{path} is not a .npy file of numbers that can be read") from None
+    if not isinstance(vector, np.ndarray) or vector.dtype.kind != "f":
+        raise InputError(f"{path} does not hold floating-point numbers")
+    if vector.ndim == 2 and len(vector) == 1:
+        vector = vector[0]
+    if vector.ndim != 1 or not len(vector):
+        raise InputError(f"{path} holds numbers of shape {vector.shape}, where (512,) or (1, 512) is one vector")
+    vector = vector.astype(np.float64)
+    length = math.sqrt(float((vector**2).sum())) if np.isfinite(vector).all() else math.inf
+    if not 0 < length < math.inf:
+        raise InputError(f"{path} holds no direction: its numbers are all zero, infinite or not numbers")
+    return (vector if abs(length - 1) < UNIT else vector / length).astype(np.float32)
+
+
+def write_vector(path: str | Path, vector: np.ndarray) -> None:
+    """Write float32 (512,) as the .npy file ``path``, whole or not at all; ``-t`` takes it as a prompt.
+
+    Raises InputError if it cannot be written or exists.
+    """
+    import numpy as np
+
+    path, buffer = Path(path), io.BytesIO()
+    np.save(buffer, np.asarray(vector, dtype=np.float32).reshape(-1), allow_pickle=False)
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".part", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(buffer.getvalue())
+            os.chmod(temporary, 0o644)
+            _name(temporary, path)
+        finally:
+            os.unlink(temporary)
+    except FileExistsError:
+        raise InputError(f"{path} exists already, and nothing is overwritten") from None
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from None
+
+
+def _name(temporary: str, path: Path) -> None:
+    """Give the finished file its name, unless another has it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:  # a drive without hard links
+        with open(path, "xb") as file:
+            file.write(Path(temporary).read_bytes())

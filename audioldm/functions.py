@@ -1,0 +1,189 @@
+"""Sounds from Python, with upstream's names and signatures; what is ours follows as keywords."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .conditioning import Prompt, check_weights, condition_all, encode_prompt, read_negative, read_prompts
+from .editing import Original, read_original
+from .errors import InputError
+from .latent_diffusion import LatentDiffusion
+from .options import GenerateOptions
+from .pipeline import generate
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    What = str | PathLike[str] | Image  # a prompt: words, an image, a saved vector
+
+
+def text_to_audio(
+    latent_diffusion: LatentDiffusion,
+    text: What | Sequence[What] | None,
+    original_audio_file_path: str | Path | None = None,
+    seed: int = 42,
+    ddim_steps: int | None = None,
+    duration: float | None = None,
+    batchsize: int = 1,
+    guidance_scale: float | None = None,
+    n_candidate_gen_per_text: int | None = None,
+    config: None = None,
+    *,
+    sampler: str | None = None,
+    translator: str | None = None,
+    weights: Sequence[float] | None = None,
+    negative_prompt: What | None = None,
+) -> np.ndarray:
+    """Prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    ``text`` may also be an image (URL, file, data URI, path, PIL image) or a saved vector (.npy), as ``-t`` of the
+    command line may, or a list of such; with ``original_audio_file_path``, sounds like that one, alone (text None or
+    "") or mixed with the others. ``weights``: one for each prompt, the sound's last. ``negative_prompt``: what it
+    shall not sound like. Units and ranges of the rest are those of GenerateOptions; None is the model's default.
+    Raises InputError.
+    """
+    _no_config(config)
+    no_text = isinstance(text, str) and not text and original_audio_file_path is not None
+    prompts = read_prompts(None if no_text else text, original_audio_file_path)
+    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt)
+
+
+def image_to_audio(
+    latent_diffusion: LatentDiffusion,
+    image: str | PathLike[str] | Image,
+    translator: str | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """An image (PIL image, URL, file, data URI) -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    ``translator``: name or file; None is the model's default. ``options`` are text_to_audio's.
+    Raises InputError.
+    """
+    if isinstance(image, str):
+        from .prompts import kind_of
+
+        if kind_of(image) != "image":
+            raise InputError("the image must be a URL, a file, a data URI or a PIL image, not words")
+    return text_to_audio(latent_diffusion, image, translator=translator, **options)
+
+
+def style_transfer(
+    latent_diffusion: LatentDiffusion,
+    text: What | Sequence[What],
+    original_audio_file_path: str | Path,
+    transfer_strength: float,
+    seed: int = 42,
+    duration: float | None = None,
+    batchsize: int = 1,
+    guidance_scale: float | None = None,
+    ddim_steps: int | None = None,
+    config: None = None,
+    *,
+    n_candidate_gen_per_text: int | None = None,
+    sampler: str | None = None,
+    translator: str | None = None,
+    weights: Sequence[float] | None = None,
+    negative_prompt: What | None = None,
+) -> np.ndarray:
+    """A sound file made over for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    ``transfer_strength``: from 0, the sound as it is but for having been through the VAE and the vocoder, to 1,
+    nothing left of it. ``duration`` None: the file's own. The file may be of any rate, format and length; what is
+    longer than ``duration`` is cut. The rest is text_to_audio's. Raises InputError.
+    """
+    _no_config(config)
+    original = read_original(original_audio_file_path, "transfer", duration)
+    prompts = read_prompts(text)
+    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    given = {"duration": original.duration, **_without_none(given)}
+    given |= {"mode": "transfer", "transfer_strength": transfer_strength}
+    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
+
+
+def super_resolution_and_inpainting(
+    latent_diffusion: LatentDiffusion,
+    text: What | Sequence[What],
+    original_audio_file_path: str | Path | None = None,
+    seed: int = 42,
+    ddim_steps: int | None = None,
+    duration: float | None = None,
+    batchsize: int = 1,
+    guidance_scale: float | None = None,
+    n_candidate_gen_per_text: int | None = None,
+    time_mask_ratio_start_and_end: tuple[float, float] = (0.10, 0.15),
+    freq_mask_ratio_start_and_end: tuple[float, float] = (0.75, 1.0),
+    config: None = None,
+    *,
+    sampler: str | None = None,
+    translator: str | None = None,
+    weights: Sequence[float] | None = None,
+    negative_prompt: What | None = None,
+) -> np.ndarray:
+    """A sound file with parts made new for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    Made new are both a time, at all frequencies, and frequencies, at all times, in shares (0 to 1) of the latents'
+    length and height: int(T * start) to before int(T * end). (1, 1) leaves one of the two out, so (1, 1) and
+    (0.75, 1) is super-resolution. All else keeps the file's own mel spectrogram. ``duration`` None: the file's own.
+    The rest is text_to_audio's. Raises InputError.
+    """
+    _no_config(config)
+    original = read_original(original_audio_file_path, "inpaint", duration)
+    prompts = read_prompts(text)
+    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    given = {"duration": original.duration, **_without_none(given)}
+    given |= {
+        "mode": "inpaint",
+        "time_mask_ratio": time_mask_ratio_start_and_end,
+        "frequency_mask_ratio": freq_mask_ratio_start_and_end,
+    }
+    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
+
+
+def _waves(
+    model: LatentDiffusion,
+    prompts: Sequence[Prompt],
+    options: GenerateOptions,
+    translator: str | None,
+    weights: Sequence[float] | None,
+    negative_prompt: Any,
+    original: Original | None = None,
+) -> np.ndarray:
+    """All sounds of a run as float32 (batchsize, 1, N)."""
+    weights = check_weights(weights, len(prompts))
+    against = read_negative(negative_prompt, options.guidance_scale)
+    negative = None if against is None else encode_prompt(model, against, translator)
+    vector = condition_all(model, prompts, weights, translator)
+    sounds = generate(model, vector, options, negative=negative, original=original)
+    return np.stack([sound.wave for sound in sounds])[:, None]
+
+
+def _given(
+    seed: int, steps: Any, duration: Any, batchsize: int, guidance: Any, candidates: Any, sampler: Any
+) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "ddim_steps": steps,
+        "duration": duration,
+        "batchsize": batchsize,
+        "guidance_scale": guidance,
+        "n_candidates": candidates,
+        "sampler": sampler,
+    }
+
+
+def _without_none(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _no_config(config: Any) -> None:
+    if config is not None:
+        raise InputError("config must be left out: the model's folder says how it is built")

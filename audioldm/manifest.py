@@ -1,0 +1,87 @@
+"""What became of each row of a list: ``manifest.jsonl`` in the output folder, a line for a row, which only grows."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from . import output
+from .errors import InputError
+
+NAME = "manifest.jsonl"
+FIELDS = ("id", "prompt", "status", "error", "warning", "files", "seed", "model", "translator", "seconds", "key")
+
+
+class Manifest:
+    """The manifest of ``folder``, which is made if need be; locked for other runs until it is left.
+
+    Raises InputError: the folder cannot be written, or another run is writing there.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(os.path.expanduser(folder))
+        self.path = self.folder / NAME
+        self._done: dict[str, dict[tuple[str, ...], None]] = {}  # by key, the files of each time it was made
+        self._made = output.check_folder(self.folder)
+        try:
+            self._file = open(self.path, "a+b")
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"another run is writing to {self.folder}; wait for it, or -s names another") from None
+        except OSError as error:
+            raise InputError(f"cannot write {self.path}: {error.strerror}") from None
+        self._read()
+
+    def _read(self) -> None:
+        """Note what is done, and mend a last line that a crash has torn."""
+        self._file.seek(0)
+        size, line, known = 0, b"", False  # bytes, up to the last line
+        for following in self._file:
+            size, line = size + len(line), following
+            known = self._note(line)
+        if line and not line.endswith(b"\n"):
+            if known:  # all but its end was written
+                self._file.write(b"\n")
+                self._file.flush()
+            else:
+                self._file.truncate(size)
+
+    def _note(self, line: bytes) -> bool:
+        """Whether ``line`` is one of ours; what it says is done is noted."""
+        try:
+            entry = json.loads(line)
+            key, files, status = entry["key"], entry["files"], entry["status"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            return False
+        if status == "ok" and files and isinstance(key, str) and isinstance(files, list):
+            self._done.setdefault(key, {})[tuple(map(str, files))] = None
+        return True
+
+    def take_done(self, key: str) -> bool:
+        """Whether ``key`` is done and its files are there. Each time it was made is good for one row only."""
+        made = self._done.get(key, {})
+        while made:
+            files, _ = made.popitem()
+            if all((self.folder / name).is_file() for name in files):
+                return True
+        return False
+
+    def append(self, entry: dict[str, Any]) -> None:
+        """Add a line, at once. Raises OSError."""
+        line = json.dumps(entry, ensure_ascii=False) + "\n"
+        self._file.write(line.encode(errors="backslashreplace"))  # a lone surrogate's escape is JSON's as well
+        self._file.flush()
+
+    def __enter__(self) -> Manifest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        empty = os.fstat(self._file.fileno()).st_size == 0
+        if empty:  # nothing came of the run: leave the disk as it was
+            self.path.unlink(missing_ok=True)
+        self._file.close()
+        if empty:
+            output.Destination(self.folder, "", made=self._made).__exit__()
