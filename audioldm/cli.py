@@ -110,7 +110,7 @@ def parser() -> Parser:
     model = p.add_argument_group("with what")
     model.add_argument("--model_name", metavar="NAME", help=f"a model's name or folder [{DEFAULT_MODEL}]")
     model.add_argument(
-        "-ckpt", "--ckpt_path", metavar="FOLDER", help="a model's folder; goes before --model_name"
+        "-ckpt", "--ckpt_path", metavar="PATH", help="a model's folder or .ckpt file; goes before --model_name"
     )
     model.add_argument("--translator", metavar="NAME", help="from image to sound [the model's default]")
     model.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda [auto]")
@@ -126,27 +126,26 @@ def parser() -> Parser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, 2 (bad input), 130 (Ctrl-C) or 1 (anything else).
+    """The command ``audioldm``; returns its exit code. Of a list, 1 also says that some of its rows failed."""
+    return command(lambda: run(parser().parse_args(argv)), as_program=argv is None)
 
-    Of a list, 1 also says that some of its rows failed.
+
+def command(run: Callable[[], int], as_program: bool) -> int:
+    """Run one of our commands and return its exit code: 0, 2 (bad input), 130 (Ctrl-C) or 1 (anything else).
+
+    ``as_program``: whether the process ends with it.
     """
     debug = os.environ.get(DEBUG) == "1"
     try:
-        args = parser().parse_args(argv)
         if not debug:
             _quiet()
-        if args.list:
-            from .listing import listing
-
-            print("\n".join(listing()))
-            return 0
-        return run(args)
+        return run()
     except InputError as error:
         print(f"audioldm: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
         print("audioldm: interrupted", file=sys.stderr)
-        if argv is None:  # as a program: Python may remember the interrupt and end by the signal instead
+        if as_program:  # Python may remember the interrupt and end by the signal instead
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
@@ -165,9 +164,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run(args: argparse.Namespace) -> int:
     """Make the sounds and print their paths; returns the exit code. Everything is checked before anything is made."""
+    if args.list:
+        from .listing import listing
+
+        print("\n".join(listing()))
+        return 0
     began = time.perf_counter()
     from . import batch, output, pipeline
 
+    GenerateOptions.build(_given(args))  # before a model is downloaded
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
     model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
     many = any(batch.is_list(text) for text in args.text or ())
@@ -190,6 +195,7 @@ def run(args: argparse.Namespace) -> int:
         _announce(args, model)
         vector = pipeline.condition_all(model, job.prompts, job.weights, args.translator)
         negative = pipeline.encode_prompt(model, job.negative, args.translator) if job.negative else None
+        model.release("clip", "image_encoder")
         if args.save_embedding is not None:
             destination.write_embedding(vector[0].cpu().numpy())
         record = output.make_record(
@@ -288,7 +294,6 @@ def _quiet() -> None:
     for name, value in {
         "TRANSFORMERS_VERBOSITY": "error",
         "DIFFUSERS_VERBOSITY": "error",
-        "HF_HUB_OFFLINE": "1",  # everything is read from folders
     }.items():
         os.environ.setdefault(name, value)
 

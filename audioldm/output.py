@@ -245,13 +245,7 @@ def content_hash(prompt: Prompt) -> str:
 
 
 def _model_record(model: LatentDiffusion) -> dict[str, Any]:
-    clip_space, clap_space = model.spaces
-    return {
-        "name": model.folder.name,
-        "sha256": model.sha256,
-        "clip_space": clip_space,
-        "clap_space": clap_space,
-    }
+    return {"name": model.folder.name, "sha256": model.sha256}
 
 
 def _translator_record(model: LatentDiffusion, name: str | None) -> dict[str, Any]:

@@ -219,14 +219,14 @@ def build_model(
     model_name: str = registry.DEFAULT_MODEL,
     device: str | None = None,
 ) -> LatentDiffusion:
-    """The model called ``model_name`` (or in that folder), or in the folder ``ckpt_path``.
+    """The model called ``model_name`` (or at that path), or in the folder or checkpoint file ``ckpt_path``.
 
     Its parts are read on first use. ``device``: "cpu", "cuda" … or None, which is a GPU if there is one.
     ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
     """
     if config is not None:
         raise InputError("config must be left out: the model's folder says how it is built")
-    folder = registry.find(model_name) if ckpt_path is None else registry.open_folder(ckpt_path)
+    folder = registry.find(model_name) if ckpt_path is None else registry.open_path(ckpt_path)
     return LatentDiffusion(folder, "auto" if device is None else device)
 
 

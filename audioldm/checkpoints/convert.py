@@ -251,7 +251,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--tokenizer", metavar="FOLDER", type=Path, help="RoBERTa's [beside IN.ckpt, or the hub]")
     parser.add_argument("--config", metavar="JSON", type=Path, help="upstream's configuration, for another size")
 
-    def run() -> None:
+    def run() -> int:
         args = parser.parse_args(argv)
         from .folder import read_json, using
 
@@ -261,5 +261,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 untold = Untold.from_config(read_json(args.config))
         tokenizer = args.tokenizer or find_tokenizer(args.checkpoint)
         print(convert(args.checkpoint, args.folder, args.dtype, tokenizer, untold))
+        return 0
 
     return command(run, argv is None)
