@@ -196,6 +196,7 @@ def run(args: argparse.Namespace) -> int:
         vector = pipeline.condition_all(model, job.prompts, job.weights, args.translator)
         negative = pipeline.encode_prompt(model, job.negative, args.translator) if job.negative else None
         model.release("clip", "image_encoder")
+        model.frugal = True
         if args.save_embedding is not None:
             destination.write_embedding(vector[0].cpu().numpy())
         record = output.make_record(

@@ -130,11 +130,10 @@ def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator:
 
             raise InputError(text_only(model.folder))
         elif prompt.kind == "vector":
-            size = model.unet.config.projection_class_embeddings_input_dim
-            if len(prompt.content) != size:
+            if len(prompt.content) != model.dimension:
                 raise InputError(
                     f"{prompt.source} holds {len(prompt.content)} numbers, "
-                    f"but a vector of the model {model.folder.name} has {size}"
+                    f"but a vector of the model {model.folder.name} has {model.dimension}"
                 )
 
 

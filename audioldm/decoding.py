@@ -28,16 +28,15 @@ def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int
     """(1, C, T, F) of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
     hop = math.prod(model.vocoder.config.upsample_rates)  # samples
     frames = math.ceil(round(duration * SAMPLE_RATE) / hop)
-    multiple = 2 ** (len(model.unet.config.block_out_channels) - 1)
+    channels, _, multiple = model.latent_shape
     factor = vae_factor(model)
     length = math.ceil(frames / factor / multiple) * multiple
-    return 1, model.unet.config.in_channels, length, model.vocoder.config.model_in_dim // factor
+    return 1, channels, length, model.vocoder.config.model_in_dim // factor
 
 
 def window(model: LatentDiffusion) -> int:
     """Latent frames that the model handles at once: those that its UNet was trained on."""
-    size = model.unet.config.sample_size  # (frames, bands), or a number that does not say which
-    return int(size[0]) if isinstance(size, list | tuple) else WINDOW
+    return model.latent_shape[1] or WINDOW
 
 
 @torch.inference_mode()

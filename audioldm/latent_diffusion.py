@@ -48,6 +48,7 @@ class LatentDiffusion:
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
             raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
         self.folder = folder
+        self.frugal = False  # whether a part may be forgotten after its last use in a run: for who makes one run only
         self._wanted_device = device
 
     @classmethod
@@ -81,14 +82,37 @@ class LatentDiffusion:
         """UNet2DConditionModel: (B, C, T, F) latents, timestep, class_labels (B, 512) -> (B, C, T, F)."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        def build(config: dict[str, Any]) -> nn.Module:
-            if self.folder.in_hub_layout:
-                config, note = hub.corrected_unet_config(config)
-                if note:
-                    log.warning("%s", note)
-            return UNet2DConditionModel.from_config(config)
+        return self._load("unet", lambda _: UNet2DConditionModel.from_config(dict(self._unet_config)))
 
-        return self._load("unet", build)
+    @cached_property
+    def latent_shape(self) -> tuple[int, int | None, int]:
+        """Channels of the latents, frames of those that the UNet was trained on (None: it does not say), and the
+        number of which their frames must be a multiple. The UNet itself is not read for it."""
+        from .checkpoints.folder import using
+
+        with using(self.folder.part("unet") / "config.json"):
+            size, halvings = self._unet_config.get("sample_size"), len(self._unet_config["block_out_channels"]) - 1
+            # (frames, bands), or a number that does not say which
+            return int(self._unet_config["in_channels"]), int(size[0]) if isinstance(size, list) else None, 2**halvings
+
+    @cached_property
+    def dimension(self) -> int:
+        """Numbers in a condition: 512."""
+        from .checkpoints.folder import using
+
+        with using(self.folder.part("unet") / "config.json"):
+            return int(self._unet_config["projection_class_embeddings_input_dim"])
+
+    @cached_property
+    def _unet_config(self) -> dict[str, Any]:
+        from .checkpoints.folder import read_json
+
+        config = read_json(self.folder.part("unet") / "config.json")
+        if self.folder.in_hub_layout:
+            config, note = hub.corrected_unet_config(config)
+            if note:
+                log.warning("%s", note)
+        return config
 
     @cached_property
     def vae(self) -> nn.Module:

@@ -174,7 +174,10 @@ def generate(
     source = prepare(model, original, options) if options.edits else None
     for item in range(options.batchsize):
         seeds = [noise_seed(options.seed, item, candidate) for candidate in range(options.n_candidates)]
-        waves = [_make(model, vector, options, seed, on_step, negative, source) for seed in seeds]
+        waves = []
+        for seed in seeds:
+            last = item == options.batchsize - 1 and seed == seeds[-1]
+            waves.append(_make(model, vector, options, seed, on_step, negative, source, last and model.frugal))
         similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
         best = int(np.argmax(similarities)) if len(waves) > 1 else 0
         yield Sound(waves[best], item, best, seeds[best], similarities[best])
@@ -198,19 +201,25 @@ def _make(
     on_step: Callable[[], None] | None,
     negative: Tensor | None,
     source: Source | None,
+    last: bool,
 ) -> np.ndarray:
-    """One wave, float32 (N,). A transfer of strength 1 is a generation: of the sound only its length is left."""
+    """One wave, float32 (N,). A transfer of strength 1 is a generation: of the sound only its length is left.
+
+    ``last``: the UNet is not needed again, and need not be in memory beside the decoder and the vocoder.
+    """
+    unconditional = _unconditional(model, vector, options, negative)
     if source is None or (options.mode == "transfer" and options.steps_run == options.ddim_steps):
         latents = denoise(model, vector, options, seed, on_step, negative)
-        return decode(model, latents, options.duration)
-    unconditional = _unconditional(model, vector, options, negative)
-    if options.mode == "transfer":
+    elif options.mode == "transfer":
         latents = transfer(model, vector, unconditional, options, seed, source, on_step)
-        return decode(model, latents, options.duration)
-    from .decoding import finish, vocode
+    else:
+        from .decoding import finish, vocode
 
-    mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
-    return finish(put_back(source, vocode(model, mel)), options.duration)
+        mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
+        return finish(put_back(source, vocode(model, mel)), options.duration)
+    if last:
+        model.release("unet")
+    return decode(model, latents, options.duration)
 
 
 def build_model(

@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 
 import torch
+from PIL import Image
 from safetensors import safe_open
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -27,24 +28,23 @@ USED = {
     "unet": ("",), "vae": ("decoder", "post_quant"), "vocoder": ("",), "clip": ("vision_model", "visual_projection"),
 }  # fmt: skip
 
-RUN = """
-import json, resource, sys, time
-began = time.perf_counter()
-import torch, diffusers, transformers
+LOAD = """
+import sys, time
+import diffusers.models.autoencoders.autoencoder_kl, diffusers.models.unets.unet_2d_condition
+import transformers.models.clip.modeling_clip, transformers.models.speecht5.modeling_speecht5
 from audioldm.pipeline import build_model
-imported = time.perf_counter()
+began = time.perf_counter()
 model = build_model(sys.argv[1], device="cpu")
 model.unet, model.vae, model.vocoder, model.clip._vision, model.translator(), model.unconditional
-loaded = time.perf_counter()
-from audioldm import image_to_audio
-import numpy as np
-from PIL import Image
-image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 400, 3), dtype=np.uint8))
-options = {"duration": float(sys.argv[2]), "ddim_steps": int(sys.argv[3]), "n_candidate_gen_per_text": 1}
-wave = image_to_audio(model, image, **options)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-print(json.dumps({"import": imported - began, "load": loaded - imported, "sound": time.perf_counter() - loaded,
-                  "peak": peak, "samples": wave.shape[-1]}))
+print(time.perf_counter() - began)
+"""
+RUN = """
+import re, sys, time
+from audioldm.cli import main
+began = time.perf_counter()
+status = main(sys.argv[1:])
+peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
+print(status, time.perf_counter() - began, peak)
 """
 
 
@@ -114,15 +114,23 @@ def main() -> None:
         source.unlink()
         eyes(folder)
         needed = used(folder)
+        picture = Path(scratch) / "picture.png"
+        Image.effect_noise((400, 300), 80).save(picture)
+        options = ["-t", str(picture), "-ckpt", str(folder), "-s", scratch, "-dur", str(options.seconds), "-n", "1",
+                   "--ddim_steps", str(options.steps), "--device", "cpu"]  # fmt: skip
         for attempt in ("first", "second"):
-            command = [sys.executable, "-c", RUN, str(folder), str(options.seconds), str(options.steps)]
-            result = subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY)
-            facts = json.loads(result.stdout.splitlines()[-1])
+            seconds = float(_python(LOAD, str(folder)))
+            status, whole, peak = _python(RUN, *options).split()
             print(
-                f"{attempt} run: import {facts['import']:.1f} s, load {facts['load']:.1f} s, {options.steps} steps "
-                f"and decoding {facts['sound']:.1f} s; peak {facts['peak'] / 1e9:.2f} GB, the parts "
-                f"{needed / 1e9:.2f} GB: {facts['peak'] / needed:.2f}"
+                f"{attempt} run: loading {seconds:.1f} s; the command {float(whole):.1f} s, exit code {status}, peak "
+                f"{int(peak) / 1e9:.2f} GB, the parts {needed / 1e9:.2f} GB: {int(peak) / needed:.2f}"
             )
+
+
+def _python(code: str, *arguments: str) -> str:
+    """The last line that a fresh interpreter prints."""
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=REPOSITORY).stdout.splitlines()[-1]
 
 
 if __name__ == "__main__":
