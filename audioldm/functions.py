@@ -119,7 +119,7 @@ def super_resolution_and_inpainting(
     guidance_scale: float | None = None,
     n_candidate_gen_per_text: int | None = None,
     time_mask_ratio_start_and_end: tuple[float, float] = (0.10, 0.15),
-    freq_mask_ratio_start_and_end: tuple[float, float] = (0.75, 1.0),
+    freq_mask_ratio_start_and_end: tuple[float, float] = (1.0, 1.0),
     config: None = None,
     *,
     sampler: str | None = None,

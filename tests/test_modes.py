@@ -51,7 +51,7 @@ def modes(model: LatentDiffusion, file: Path, **more: object) -> dict[str, np.nd
         "transfer": audioldm.style_transfer(model, "rain", file, 0.6, **more),
         "inpaint": audioldm.super_resolution_and_inpainting(model, "rain", file, **more),
         "superres": audioldm.super_resolution_and_inpainting(
-            model, "rain", file, time_mask_ratio_start_and_end=(1, 1), **more
+            model, "rain", file, time_mask_ratio_start_and_end=(1, 1), freq_mask_ratio_start_and_end=(0.75, 1), **more
         ),
     }
 
