@@ -6,9 +6,8 @@ logarithm. Numbers as measured on audioldm 0.1.1; checked against its output in 
 
 from __future__ import annotations
 
+import io
 import math
-import os
-import tempfile
 from functools import lru_cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .errors import InputError
+from .files import write_new
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 1024  # samples, also the Hann window's length: 64 ms
@@ -26,7 +26,8 @@ FRAMES_PER_SECOND = SAMPLE_RATE // HOP_LENGTH  # 100
 N_MELS = 64
 F_MIN, F_MAX = 0.0, 8_000.0  # Hz
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling filter, and the share of the band that it keeps
-BLOCK = 1 << 15  # samples resampled at once
+TAPS = 1 << 20  # samples of the input that are weighted at once
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz, of files that are read
 LOG_FLOOR = 1e-5  # magnitudes below are raised to it before the logarithm, so log-mel >= -11.51
 
 
@@ -82,6 +83,8 @@ def read_wave(path: str | Path, seconds: float | None = None) -> np.ndarray:
             wave, rate = file.read(frames, dtype="float32", always_2d=True), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
         raise InputError(f"{path} is not an audio file that can be read: {error}") from None
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise InputError(f"{path} says that it has {rate} samples a second, which is no sound")
     if not np.isfinite(wave).all():
         raise InputError(f"{path} holds samples that are not numbers")
     wave = resample(wave.mean(axis=1), rate, SAMPLE_RATE)
@@ -107,12 +110,13 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     padded = np.pad(wave.astype(np.float32), reach + 1)
     offsets = np.arange(-reach, reach + 2)
     result = np.empty(length, np.float32)
-    for first in range(0, length, BLOCK):  # in blocks: the taps of a long sound would fill the memory
-        position = np.arange(first, min(first + BLOCK, length)) * step
+    block = max(1, TAPS // len(offsets))  # at once: the taps of a long sound would fill the memory
+    for first in range(0, length, block):
+        position = np.arange(first, min(first + block, length)) * step
         whole, rest = position // phases, position % phases / phases
         t = np.clip((offsets - rest[:, None]) * cutoff, -ZERO_CROSSINGS, ZERO_CROSSINGS)
         weights = (cutoff * np.sinc(t) * np.cos(t * np.pi / (2 * ZERO_CROSSINGS)) ** 2).astype(np.float32)
-        result[first : first + BLOCK] = np.einsum("nk,nk->n", padded[whole[:, None] + offsets + reach + 1], weights)
+        result[first : first + block] = np.einsum("nk,nk->n", padded[whole[:, None] + offsets + reach + 1], weights)
     return result
 
 
@@ -122,27 +126,12 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
     Values beyond the range are clipped (never wrapped). Raises InputError if the folder cannot be written
     and FileExistsError if ``path`` exists: no result is ever overwritten.
     """
-    path = Path(path)
+    path, buffer = Path(path), io.BytesIO()
     pcm = (np.clip(wave, -1.0, 1.0) * 32767).round().astype(np.int16)
+    soundfile.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".part", dir=path.parent)
-    except OSError as error:
-        raise InputError(f"cannot write in the folder {path.parent}: {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as file:
-            soundfile.write(file, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-        os.chmod(temporary, 0o644)
-        _publish(temporary, path)
-    finally:
-        os.unlink(temporary)
-
-
-def _publish(temporary: str, path: Path) -> None:
-    """Give the finished file its name, without replacing what may have it already."""
-    try:
-        os.link(temporary, path)  # a rename would replace
+        write_new(path, buffer.getvalue())
     except FileExistsError:
         raise
-    except OSError:  # FAT and some network drives have no hard links
-        with open(path, "xb") as file:
-            file.write(Path(temporary).read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot write in the folder {path.parent}: {error.strerror}") from None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from . import conditioning, lists, output, pipeline
 from .errors import InputError
+from .files import sha256
 from .manifest import FIELDS, Manifest
 from .prompts import kind_of
 
@@ -68,7 +69,8 @@ def run(
                 for row in itertools.chain([first], rows):
                     screen.show(batch.do(row), manifest.folder)
         except KeyboardInterrupt:
-            print(batch.summary(), file=sys.stderr)
+            if batch.count:
+                print(batch.summary(), file=sys.stderr)
             raise
         print(batch.summary(), file=sys.stderr)
     return 1 if batch.count["failed"] else 0
@@ -89,7 +91,7 @@ class Batch:
         self.model, self.options, self.translator, self.manifest = model, options, translator, manifest
         self.negative, self.original = negative, original
         self.count: Counter[str] = Counter()  # rows: ok, failed, skipped, with a warning
-        self._hash = lru_cache(maxsize=None)(_file_hash)  # of translators, which are few
+        self._hash = lru_cache(maxsize=None)(sha256)  # of translators, which are few
         self._encode_negative = lru_cache(maxsize=1)(partial(pipeline.encode_prompt, model, negative))
 
     def do(self, row: Row) -> dict[str, Any] | None:
@@ -129,6 +131,7 @@ class Batch:
         settings = dict(row.settings)
         translator = settings.pop("translator", self.translator)
         options = dataclasses.replace(self.options, **settings).check()
+        conditioning.check_negative(self.negative, options.guidance_scale)
         prompt, name, kind, translator_hash = row.prompt.strip(), row.name, kind_of(row.prompt), None
         path = os.path.expanduser(prompt)
         seen = kind == "image" and not prompt.lower().endswith(conditioning.VECTOR_SUFFIX)
@@ -137,7 +140,7 @@ class Batch:
             translator_hash = self._hash(found.path)
             entry["translator"] = found.name
         if kind == "image" and os.path.isfile(path):
-            prompt, name = _file_hash(path), name or os.path.basename(path)
+            prompt, name = sha256(path), name or os.path.basename(path)
         chosen = {option: value for option, value in dataclasses.asdict(options).items() if value is not None}
         parts = [name, kind, prompt, chosen, translator_hash, *self._shared]
         entry["key"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -236,14 +239,6 @@ def _warnings() -> Iterator[list[str]]:
 def _sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
     return text if isinstance(error, InputError) else f"{type(error).__name__}: {text}"
-
-
-def _file_hash(path: str | Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _remove(wavs: list[Path]) -> None:

@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, without the usage before it."""
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message.rstrip('.')}; audioldm -h lists the options")
+        raise InputError(f"{message.rstrip('.')}; {self.prog} -h lists the options")
 
 
 def _add_what(what: argparse._ArgumentGroup) -> None:
@@ -130,10 +130,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(lambda: run(parser().parse_args(argv)), as_program=argv is None)
 
 
-def command(run: Callable[[], int], as_program: bool) -> int:
+def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") -> int:
     """Run one of our commands and return its exit code: 0, 2 (bad input), 130 (Ctrl-C) or 1 (anything else).
 
-    ``as_program``: whether the process ends with it.
+    ``as_program``: whether the process ends with it. ``name``: the command's, which its messages begin with.
     """
     debug = os.environ.get(DEBUG) == "1"
     try:
@@ -141,10 +141,10 @@ def command(run: Callable[[], int], as_program: bool) -> int:
             _quiet()
         return run()
     except InputError as error:
-        print(f"audioldm: error: {_one_line(error)}", file=sys.stderr)
+        print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print("audioldm: interrupted", file=sys.stderr)
+        print(f"{name}: interrupted", file=sys.stderr)
         if as_program:  # Python may remember the interrupt and end by the signal instead
             sys.stdout.flush()
             os._exit(INTERRUPTED)
@@ -156,7 +156,7 @@ def command(run: Callable[[], int], as_program: bool) -> int:
         if debug:
             raise
         print(
-            f"audioldm: error: {type(error).__name__}: {_one_line(error)} ({DEBUG}=1 shows more)",
+            f"{name}: error: {type(error).__name__}: {_one_line(error)} ({DEBUG}=1 shows more)",
             file=sys.stderr,
         )
         return FAILED
@@ -172,11 +172,11 @@ def run(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     from . import batch, output, pipeline
 
-    GenerateOptions.build(_given(args))  # before a model is downloaded
+    many = any(batch.is_list(text) for text in args.text or ())
+    inputs = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
     model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
-    many = any(batch.is_list(text) for text in args.text or ())
-    job = _read(args, model, many)
+    job = _check(args, model, inputs)
     if many:
         return batch.run(
             args.text[0], model, job.options, args.save_path, args.translator,
@@ -228,8 +228,8 @@ class _Job(NamedTuple):
     original: Original | None
 
 
-def _read(args: argparse.Namespace, model: LatentDiffusion, many: bool = False) -> _Job:
-    """What the arguments say, read and checked; raises InputError. What is quickly refused is refused first.
+def _read(args: argparse.Namespace, many: bool) -> _Job:
+    """What the arguments say, read and checked as far as that needs no model; raises InputError.
 
     ``many``: -t names a list or folder, whose prompts are not read here.
     """
@@ -239,23 +239,30 @@ def _read(args: argparse.Namespace, model: LatentDiffusion, many: bool = False) 
     if many:
         _refuse_with_list(args, edits)
     original = pipeline.read_original(args.file_path, args.mode, args.duration) if edits else None
-    given = _given(args)
-    if original is not None and args.duration is None:
-        given["duration"] = original.duration
-    options = GenerateOptions.build(given, model.defaults)
-    if args.translator is not None:
-        model.find_translator(args.translator)
+    options = GenerateOptions.build(_given(args, original))
     if edits and not args.text:
         raise InputError(f"--mode {args.mode} needs a prompt (-t) that says what to make of the sound")
     prompts = () if many else pipeline.read_prompts(args.text, None if edits else args.file_path)
     weights = pipeline.check_weights(args.weights, len(prompts))
-    negative = pipeline.read_negative(args.negative_prompt, options.guidance_scale)
+    negative = None if args.negative_prompt is None else pipeline.read_prompt(args.negative_prompt)
+    return _Job(options, prompts, weights, negative, original)
+
+
+def _check(args: argparse.Namespace, model: LatentDiffusion, inputs: _Job) -> _Job:
+    """The same with the model's own defaults, once it is known that the model can do it; raises InputError."""
+    from . import pipeline
+
+    options = GenerateOptions.build(_given(args, inputs.original), model.defaults)
+    pipeline.check_negative(inputs.negative, options.guidance_scale)
+    if args.translator is not None:
+        model.find_translator(args.translator)
     if args.device != "auto":
         _ = model.device  # is it there?
     if args.translator is not None:
         model.translator(args.translator)
-    pipeline.check_prompts(model, [*prompts, negative] if negative else prompts, args.translator)
-    return _Job(options, prompts, weights, negative, original)
+    prompts = [*inputs.prompts, inputs.negative] if inputs.negative else inputs.prompts
+    pipeline.check_prompts(model, prompts, args.translator)
+    return inputs._replace(options=options)
 
 
 def _refuse_with_list(args: argparse.Namespace, edits: bool) -> None:
@@ -266,12 +273,14 @@ def _refuse_with_list(args: argparse.Namespace, edits: bool) -> None:
         raise InputError(f"{alone} into a folder, which -s names: -o and --save_embedding are for one prompt")
 
 
-def _given(args: argparse.Namespace) -> dict[str, object]:
+def _given(args: argparse.Namespace, original: Original | None) -> dict[str, object]:
     names = ("duration", "batchsize", "seed", "guidance_scale", "ddim_steps", "sampler", "mode", "transfer_strength")
     given = {**{name: getattr(args, name) for name in names}, "n_candidates": args.n_candidate_gen_per_text}
     for name in ("time_range", "frequency_range"):
         pair = getattr(args, name)
         given[name] = None if pair is None else tuple(pair)
+    if original is not None and args.duration is None:
+        given["duration"] = original.duration
     return given
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from . import embedding
 from .errors import InputError
 from .latent_diffusion import LatentDiffusion
+from .options import MAX_DURATION
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -42,14 +43,15 @@ def read_prompt(
 ) -> Prompt:
     """Read a prompt: words, an image (URL, file, data URI, PIL image) or a saved vector (.npy), or else a sound file.
 
-    A path (not a str) is that of an image or a vector, whatever it looks like. Raises InputError.
+    A path (not a str) is that of an image or a vector, whatever it looks like. Of a sound, the first ten minutes
+    count. Raises InputError.
     """
     if (prompt is None) == (audio_file is None):
         raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
     if audio_file is not None:
         from .audio import read_wave
 
-        return Prompt("audio", str(audio_file), read_wave(audio_file))
+        return Prompt("audio", str(audio_file), read_wave(audio_file, MAX_DURATION))
     if isinstance(prompt, str | PathLike) and _is_vector(prompt):
         path = str(prompt).strip()
         return Prompt("vector", path, embedding.read_vector(path))
@@ -87,11 +89,15 @@ def read_prompts(texts: Any, audio_file: str | Path | None = None) -> tuple[Prom
 
 def read_negative(negative_prompt: Any, guidance_scale: float) -> Prompt | None:
     """The prompt to go away from, if there is one. Raises InputError, also if nothing would come of it."""
-    if negative_prompt is None:
-        return None
-    if guidance_scale == 1:
+    negative = None if negative_prompt is None else read_prompt(negative_prompt)
+    check_negative(negative, guidance_scale)
+    return negative
+
+
+def check_negative(negative: Prompt | None, guidance_scale: float) -> None:
+    """Raises InputError if nothing would come of the negative prompt."""
+    if negative is not None and guidance_scale == 1:
         raise InputError("a negative prompt needs a guidance scale above 1 (-gs), which leads away from it")
-    return read_prompt(negative_prompt)
 
 
 def _is_vector(prompt: str | PathLike[str]) -> bool:

@@ -80,25 +80,32 @@ def vocode(model: LatentDiffusion, mel: Tensor) -> Tensor:
     return torch.cat(pieces)
 
 
-def finish(wave: Tensor, duration: float) -> np.ndarray:
-    """A wave (N,) -> float32, exactly ``round(duration * 16000)`` samples, within ±0.99. Raises InputError."""
+def finish(wave: Tensor, duration: float, keep_level: bool = False) -> np.ndarray:
+    """A wave (N,) -> float32, exactly ``round(duration * 16000)`` samples, within ±0.99. Raises InputError.
+
+    ``keep_level``: what is louder is clipped at ±1 instead of all being made softer, for a part of it is an original's.
+    """
     samples = wave[: round(duration * SAMPLE_RATE)].clamp(-1, 1).cpu().numpy()
     peak = np.abs(samples).max()
     if not np.isfinite(peak):
         raise InputError("this gives no sound but infinite numbers; a smaller guidance scale may help")
-    return samples * np.float32(PEAK / peak) if peak > PEAK else samples
+    return samples * np.float32(PEAK / peak) if peak > PEAK and not keep_level else samples
 
 
-def level(wave: np.ndarray, samples: int) -> Tensor:
+def level(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:
     """A float32 wave at 16 kHz, cut or followed by silence to (samples,), and as loud as upstream makes it.
 
-    The mean is taken off and the loudest sample scaled to 0.5, of the whole wave and then of what is left of it.
-    Silence stays silence.
+    The mean is taken off and the loudest sample scaled to 0.5, of the whole wave and then of what is left of it, which
+    comes to the latter. Silence stays silence. Also returns the gain and the mean: wave = levelled / gain + mean.
     """
-    part = _scaled(_scaled(wave - wave.mean())[:samples])
+    mean = float(wave.mean())
+    part = (wave - np.float32(mean))[:samples]
+    peak = float(np.abs(part).max())
+    gain = 0.5 / peak if peak > 1e-8 else 1.0
     padded = np.zeros(samples, dtype=np.float32)
-    padded[: len(part)] = part
-    return torch.from_numpy(padded)
+    if peak > 1e-8:
+        padded[: len(part)] = part * np.float32(gain)
+    return torch.from_numpy(padded), gain, mean
 
 
 def mel_of(wave: Tensor) -> Tensor:
@@ -119,8 +126,3 @@ def splice(kept: Tensor, made: Tensor, frames: Tensor, bands: Tensor) -> Tensor:
     share = bands[:, None] * torch.cat([frames, frames[-1:]])  # a frame more: both ends have one
     mixed = share * one + (1 - share) * other
     return torch.istft(mixed, N_FFT, HOP_LENGTH, window=window, length=len(kept))
-
-
-def _scaled(wave: np.ndarray) -> np.ndarray:
-    peak = np.abs(wave).max()
-    return wave * np.float32(0.5 / peak) if peak > 1e-8 else np.zeros_like(wave)

@@ -74,8 +74,9 @@ class Region:
 class Source:
     """A sound made ready for one model.
 
-    ``wave`` (N,) as upstream levels it, on the CPU; ``mel`` (1, 1, T * f, 64), its log-mel; ``mean`` and ``deviation``
-    (1, C, T, F), the latents that the VAE takes it for; ``region``: what inpainting keeps of it.
+    ``wave`` (N,) as upstream levels it, gain * (the original - offset), on the CPU; ``mel`` (1, 1, T * f, 64), its
+    log-mel; ``mean`` and ``deviation`` (1, C, T, F), the latents that the VAE takes it for; ``region``: what inpainting
+    keeps of it.
     """
 
     wave: Tensor
@@ -83,6 +84,8 @@ class Source:
     mean: Tensor
     deviation: Tensor
     region: Region | None = None
+    gain: float = 1.0
+    offset: float = 0.0
 
 
 def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions) -> Source:
@@ -91,10 +94,10 @@ def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions
     from .decoding import encode, latent_shape, level, mel_of, vae_factor
 
     frames = latent_shape(model, options.duration)[2] * vae_factor(model)
-    wave = level(original.wave, frames * HOP_LENGTH)
+    wave, gain, offset = level(original.wave, frames * HOP_LENGTH)
     mel = mel_of(wave).to(model.device)
     kept = region(model, options) if options.mode in ("inpaint", "superres") else None
-    return Source(wave, mel, *encode(model, mel), kept)
+    return Source(wave, mel, *encode(model, mel), kept, gain, offset)
 
 
 def transfer(
@@ -147,11 +150,15 @@ def inpaint(
 
 
 def put_back(source: Source, wave: Tensor) -> Tensor:
-    """The vocoder's wave with the source's own samples (N,) where they are kept, which no vocoder quite gives."""
+    """The vocoder's wave with the source's own samples (N,) where they are kept, which no vocoder quite gives.
+
+    As loud as the original, and with its offset.
+    """
     from .decoding import splice
 
     region = source.region
-    return splice(source.wave, wave[: len(source.wave)].cpu(), region.frames, region.bins)
+    spliced = splice(source.wave, wave[: len(source.wave)].cpu(), region.frames, region.bins)
+    return spliced / source.gain + source.offset
 
 
 def tame(latents: Tensor) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 import math
 import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import InputError
+from .files import write_new
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,26 +60,8 @@ def write_vector(path: str | Path, vector: np.ndarray) -> None:
     path, buffer = Path(path), io.BytesIO()
     np.save(buffer, np.asarray(vector, dtype=np.float32).reshape(-1), allow_pickle=False)
     try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".part", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(buffer.getvalue())
-            os.chmod(temporary, 0o644)
-            _name(temporary, path)
-        finally:
-            os.unlink(temporary)
+        write_new(path, buffer.getvalue())
     except FileExistsError:
         raise InputError(f"{path} exists already, and nothing is overwritten") from None
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None
-
-
-def _name(temporary: str, path: Path) -> None:
-    """Give the finished file its name, unless another has it."""
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        raise
-    except OSError:  # a drive without hard links
-        with open(path, "xb") as file:
-            file.write(Path(temporary).read_bytes())

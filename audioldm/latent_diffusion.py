@@ -160,7 +160,9 @@ class LatentDiffusion:
         """The folder and the weights of CLIP: the model's own, or else the hub's CLIP_REPOSITORY."""
         if self.folder.part("clip").is_dir():
             return self.folder.part("clip"), self.folder.weights("clip")
-        path = hub.snapshot(CLIP_REPOSITORY, CLIP_FILES)
+        path = hub.snapshot(
+            CLIP_REPOSITORY, CLIP_FILES, instead=f"a copy of it can be put into {self.folder.path / 'clip'}"
+        )
         return path, next(path / name for name in CLIP_FILES if name in registry.WEIGHTS and (path / name).is_file())
 
     @cached_property
@@ -219,7 +221,10 @@ class LatentDiffusion:
         """
         name = self.folder.index.get("default_translator") if name is None else name
         if name is None:
-            raise InputError(f"{self.folder.name} has no default translator; --translator names one")
+            raise InputError(
+                f"no translator from pictures to sounds comes with {self.folder.name}; "
+                "--translator names one that was trained for it"
+            )
         roots = [parent / "translators" for parent in (self.folder.path.parent, registry.models_dir())]
         try:
             return zoo.find(name, roots, *self.spaces)

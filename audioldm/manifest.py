@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
@@ -32,6 +33,9 @@ class Manifest:
         except BlockingIOError:
             raise InputError(f"another run is writing to {self.folder}; wait for it, or -s names another") from None
         except OSError as error:
+            if hasattr(self, "_file") and error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                self._read()  # a file system without locks
+                return
             raise InputError(f"cannot write {self.path}: {error.strerror}") from None
         self._read()
 

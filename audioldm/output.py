@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from .embedding import SUFFIX, write_vector
 from .errors import InputError
+from .files import sha256
 from .prompts import is_data_uri, slug
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Destination:
         if embedding is not None:
             if not embedding.lower().endswith(SUFFIX):
                 raise InputError(f"the file of an embedding must end in {SUFFIX}, and {embedding} does not")
-            _refuse_existing(Path(os.path.expanduser(embedding)))
+            _refuse_existing(Path(os.path.expanduser(embedding)), beside=False)
         prompt = prompts if isinstance(prompts, str) else prompts[0]
         if not isinstance(prompts, str) and len(prompts) > 1:
             prompt = " ".join(slug(one) for one in prompts)
@@ -252,7 +253,7 @@ def _translator_record(model: LatentDiffusion, name: str | None) -> dict[str, An
     entry = model.find_translator(name)
     return {
         "name": entry.name,
-        "sha256": hashlib.sha256(entry.path.read_bytes()).hexdigest(),
+        "sha256": sha256(entry.path),
         **entry.metadata,
     }
 
@@ -282,8 +283,9 @@ def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:
         raise
 
 
-def _refuse_existing(path: Path) -> None:
-    for taken in (path, path.with_suffix(".json")):
+def _refuse_existing(path: Path, beside: bool = True) -> None:
+    """Raises InputError if ``path``, or the JSON ``beside`` it, exists or cannot."""
+    for taken in (path, path.with_suffix(".json")) if beside else (path,):
         try:
             taken.lstat()
         except (FileNotFoundError, NotADirectoryError):

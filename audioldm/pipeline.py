@@ -20,6 +20,7 @@ import numpy as np
 from .checkpoints import registry
 from .conditioning import (
     Prompt,
+    check_negative,
     check_prompts,
     check_weights,
     condition,
@@ -39,9 +40,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "Prompt", "Sound", "begin", "build_model", "check_prompts", "check_weights", "condition", "condition_all", "decode",
-    "denoise", "encode_prompt", "generate", "noise_seed", "rank", "read_negative", "read_original", "read_prompt",
-    "read_prompts",
+    "Prompt", "Sound", "begin", "build_model", "check_negative", "check_prompts", "check_weights", "condition",
+    "condition_all", "decode", "denoise", "encode_prompt", "generate", "noise_seed", "rank", "read_negative",
+    "read_original", "read_prompt", "read_prompts",
 ]  # fmt: skip
 UPSTREAM = ("text_to_audio", "image_to_audio", "style_transfer", "super_resolution_and_inpainting")  # in functions.py
 
@@ -216,7 +217,9 @@ def _make(
         from .decoding import finish, vocode
 
         mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
-        return finish(put_back(source, vocode(model, mel)), options.duration)
+        if last:
+            model.release("unet")
+        return finish(put_back(source, vocode(model, mel)), options.duration, keep_level=True)
     if last:
         model.release("unet")
     return decode(model, latents, options.duration)

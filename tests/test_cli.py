@@ -403,3 +403,13 @@ def test_ctrl_c_ends_with_130_and_whole_files(tiny_folder: Path, tmp_path: Path)
     wavs = sorted(tmp_path.glob("*.wav"))
     assert 1 <= len(wavs) < 64 and all(soundfile.info(wav).frames == 8000 for wav in wavs)
     assert sorted(tmp_path.iterdir()) == sorted(wavs + [wav.with_suffix(".json") for wav in wavs])
+
+
+def test_a_time_range_may_lie_anywhere_in_a_long_sound(tiny_folder: Path, tmp_path: Path, capfd) -> None:
+    soundfile.write(tmp_path / "long.wav", np.random.default_rng(0).normal(size=8 * 16_000) * 0.1, 16_000)
+    command = ["-ckpt", str(tiny_folder), "--mode", "inpaint", "-f", str(tmp_path / "long.wav"), "-t", "a dog barking",
+               "--ddim_steps", "2", "-s", str(tmp_path / "out"), "--time_range"]  # fmt: skip
+    assert cli.main([*command, "6", "7"]) == 0
+    assert soundfile.info(capfd.readouterr().out.strip()).duration == 8
+    assert cli.main([*command, "9", "10"]) == 2
+    assert "ends at 8 s" in capfd.readouterr().err

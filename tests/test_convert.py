@@ -181,3 +181,13 @@ def test_the_first_load_caches_and_the_next_reuses(tmp_path: Path, monkeypatch: 
     assert model.unconditional.shape == (1, 64)
     with pytest.raises(InputError, match="tokenizer"):
         model.clap.encode_text(["a dog"])
+    monkeypatch.setattr(convert, "find_tokenizer", lambda path: GOLDEN / "tokenizer")  # put there since
+    model = LatentDiffusion.from_folder(convert.cached(CHECKPOINT), "cpu")
+    assert model.clap.encode_text(["a dog"]).shape == (1, 64)
+
+
+@needs_golden
+def test_a_file_of_an_older_torch_is_read_too(state, tmp_path: Path):
+    old = {name: tensor.clone() for name, tensor in state.items() if name.startswith("first_stage_model.vocoder.")}
+    torch.save({"state_dict": old}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
+    assert convert.read(tmp_path / "old.ckpt").keys() == old.keys()

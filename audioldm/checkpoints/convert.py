@@ -18,6 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import is_zipfile
+
+from safetensors import SafetensorError
 
 from ..clap.tokenizer import read_tokenizer
 from ..errors import InputError
@@ -52,6 +55,7 @@ PARTS = {
     "clap": ["transformers", "ClapModel"],
 }
 DEFAULTS = {"duration": 10.0, "guidance_scale": 2.5, "n_candidates": 3}  # upstream's
+TOKENIZER = "clap/tokenizer.json"
 TOKENIZER_REPOSITORY = "FacebookAI/roberta-base"  # on the hub; checkpoints come without a tokenizer
 
 log = logging.getLogger("audioldm")
@@ -92,7 +96,7 @@ def read(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise InputError(f"no such checkpoint: {path}")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
         state = content["state_dict"]
         if not all(isinstance(tensor, torch.Tensor) for tensor in state.values()):
             raise TypeError("not tensors")
@@ -158,7 +162,7 @@ def convert(
         "clap/preprocessor_config.json": json.dumps(convert_clap.features(parts["clap"], untold.spectrogram), indent=2),
     }
     if tokenizer is not None:
-        extras["clap/tokenizer.json"] = read_tokenizer(tokenizer).to_str()
+        extras[TOKENIZER] = read_tokenizer(tokenizer).to_str()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent))
@@ -171,8 +175,8 @@ def convert(
         (work / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
         work.chmod(0o755)
         os.rename(work, folder)
-    except OSError as error:
-        raise InputError(f"cannot write the model folder {folder}: {error.strerror}") from None
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot write the model folder {folder}: {getattr(error, 'strerror', error)}") from None
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return folder
@@ -221,8 +225,15 @@ def cached(path: Path, name: str | None = None) -> Path:
     key = hashlib.sha256(f"{path} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:8]
     folder = download.cache_dir() / "converted" / key / (name or path.stem)
     if not (folder / INDEX).is_file():
+        split(read(path))  # what is no checkpoint is told before anything else is
         log.warning("converting %s once, which takes about a minute for 2.5 GB; the next start is quick", path)
-        convert(path, folder, tokenizer=find_tokenizer(path))
+        try:
+            convert(path, folder, tokenizer=find_tokenizer(path))
+        except InputError:
+            if not (folder / INDEX).is_file():  # another process was quicker
+                raise
+    elif not (folder / TOKENIZER).is_file() and (found := find_tokenizer(path)):
+        (folder / TOKENIZER).write_text(read_tokenizer(found).to_str() + "\n", encoding="utf-8")
     return folder
 
 
@@ -233,8 +244,9 @@ def find_tokenizer(checkpoint: Path) -> Path | None:
         return beside
     from . import hub
 
+    files = ("tokenizer.json", "vocab.json", "merges.txt")
     try:
-        return hub.snapshot(TOKENIZER_REPOSITORY, ("tokenizer.json", "vocab.json", "merges.txt"))
+        return hub.snapshot(TOKENIZER_REPOSITORY, files, instead=f"its tokenizer.json can be put into {beside}")
     except InputError as error:
         log.warning("text prompts will not work, as there is no tokenizer: %s", error)
         return None
@@ -259,8 +271,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.config is not None:
             with using(args.config):
                 untold = Untold.from_config(read_json(args.config))
+        split(read(args.checkpoint))
         tokenizer = args.tokenizer or find_tokenizer(args.checkpoint)
         print(convert(args.checkpoint, args.folder, args.dtype, tokenizer, untold))
         return 0
 
-    return command(run, argv is None)
+    return command(run, argv is None, parser.prog)

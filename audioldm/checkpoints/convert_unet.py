@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
+from . import hub
 from .tables import Tensors, check, count, need, rename
 
 RESNET = {
@@ -32,7 +33,7 @@ ENDS = {
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
 }
-HEAD_CHANNELS = {128: 32, 192: 32, 256: 64}  # of the checkpoints -s-, -m-, -l- by the width of their first block
+HEAD_CHANNELS = {widths[0]: head for widths, head in hub.HEAD_CHANNELS.items()}  # by the width of the first block
 
 
 def configuration(state: Tensors, head_channels: int | None = None) -> dict[str, Any]:
@@ -41,7 +42,10 @@ def configuration(state: Tensors, head_channels: int | None = None) -> dict[str,
     width = need(state, "input_blocks.0.0.weight").shape[0]
     head_channels = head_channels or HEAD_CHANNELS.get(width)
     if head_channels is None:
-        raise InputError(f"no AudioLDM has a UNet that is {width} channels wide; its configuration is needed")
+        raise InputError(
+            f"no AudioLDM has a UNet that is {width} channels wide; audioldm-convert --config takes the configuration "
+            "of another, and -ckpt the folder that it makes"
+        )
     firsts = [1 + block * (layers + 1) for block in range(blocks)]
     widths = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in firsts]
     attends = [f"input_blocks.{i}.1.norm.weight" in state for i in firsts]

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ..clap.spaces import CLAP_PROJECTIONS as PROJECTIONS
 from ..errors import InputError
 from .registry import INDEX, LICENCE, UPSTREAM, WEIGHTS, ModelFolder, open_folder
 
@@ -29,7 +30,6 @@ TEXT_ONLY = (
 )
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "clap", "clip")  # folders of a repository that have weights
 NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_config.json")  # beside the weights
-PROJECTIONS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
 # Channels of an attention head, by the UNet's channels (upstream's num_head_channels), which the configs lack.
 HEAD_CHANNELS = {(128, 256, 384, 640): 32, (192, 384, 576, 960): 32, (256, 512, 768, 1280): 64}
 DEFAULT_HEADS = 8  # UNet2DConditionModel's, and what the published configs say
@@ -45,6 +45,7 @@ def snapshot(
     *,
     endpoint: str | None = None,
     cache_dir: str | Path | None = None,
+    instead: str = "a copy of the repository in a folder can be given as --model_name FOLDER",
 ) -> Path:
     """The folder in the hub's cache with the repository ``repo_id``, downloaded if it is not there.
 
@@ -54,6 +55,7 @@ def snapshot(
         files: names of those wanted, as far as the repository has them (of weights, WEIGHTS, only the first that it
             has); None: those of a model.
         endpoint: the hub's address; None: huggingface.co, or HF_ENDPOINT of the environment.
+        instead: said to whoever is offline: what else will do.
         cache_dir: None: the hub's own (HF_HOME of the environment, else ~/.cache/huggingface).
 
     Raises:
@@ -79,7 +81,7 @@ def snapshot(
     except InputError:
         raise
     except Exception as error:  # of the hub's library and of the HTTP library of its choice, which changes
-        raise InputError(_sentence(repo_id, api, error)) from error
+        raise InputError(_sentence(repo_id, api, error, instead)) from error
     finally:
         if quiet:
             enable_progress_bars()
@@ -186,7 +188,7 @@ def _cached(repo_id: str, files: Sequence[str] | None, where: dict[str, Any]) ->
     return None if lacking else folder
 
 
-def _sentence(repo_id: str, api: HfApi, error: Exception) -> str:
+def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
     from huggingface_hub import errors
 
     host = api.endpoint.partition("://")[2]
@@ -207,6 +209,5 @@ def _sentence(repo_id: str, api: HfApi, error: Exception) -> str:
     if isinstance(error, OSError) and error.errno is not None:
         return f"{repo_id} cannot be kept in the hub's cache: {error.strerror}"
     return (
-        f"{host} cannot be reached ({type(causes[-1]).__name__}), and {repo_id} is not in the hub's cache; a copy of "
-        "the repository in a folder can be given as --model_name FOLDER"
+        f"{host} cannot be reached ({type(causes[-1]).__name__}), and {repo_id} is not in the hub's cache; {instead}"
     )

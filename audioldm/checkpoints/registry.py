@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from ..files import sha256
 
 DEFAULT_MODEL = "starter"
 INDEX = "model_index.json"
@@ -114,7 +115,7 @@ class ModelFolder:
 
     @property
     def tokenizer(self) -> Path:
-        """The folder with the files of CLAP's tokenizer; hub.read_tokenizer reads them."""
+        """The folder with the files of CLAP's tokenizer; clap.tokenizer.read_tokenizer reads them."""
         return self.path / ("tokenizer" if self.in_hub_layout else "clap")
 
     def part(self, name: str) -> Path:
@@ -142,11 +143,7 @@ class ModelFolder:
         """One hash over names and contents of all files: 64 hex digits. About a second for a gigabyte."""
         digest = hashlib.sha256()
         for path in self.files():
-            with open(path, "rb") as file:
-                content = hashlib.sha256()
-                while block := file.read(1 << 20):
-                    content.update(block)
-            digest.update(f"{path.relative_to(self.path).as_posix()} {content.hexdigest()}\n".encode())
+            digest.update(f"{path.relative_to(self.path).as_posix()} {sha256(path)}\n".encode())
         return digest.hexdigest()
 
 
