@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--model_name", default="starter")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference")
     options = parser.parse_args()
-    from audioldm.decoding import to_wave
+    from audioldm.decoding import finish, vocode
     from audioldm.pipeline import build_model, rank
 
     model = build_model(model_name=options.model_name, device="cpu")
@@ -68,7 +68,7 @@ def main() -> None:
             for seed, condition in enumerate(conditions):
                 mel = run(model, condition[None], sampler, eta, steps, seed)
                 distances.append(float((mel - references[seed]).abs().mean()))
-                cosines += rank(model, [to_wave(model, mel, SECONDS)], condition[None])
+                cosines += rank(model, [finish(vocode(model, mel), SECONDS)], condition[None])
             cosine = sum(cosines) / len(cosines)
             cells.append(f"{sum(distances) / len(distances):.3f} ({cosine:.2f})")
         print(f"| {steps} | " + " | ".join(cells) + " |", flush=True)

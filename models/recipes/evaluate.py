@@ -2,6 +2,7 @@
 
     python -m models.recipes.evaluate photos                 # rank of the right prompt for photographs
     python -m models.recipes.evaluate sounds --per-sound 8   # does the judge hear what was asked for?
+    python -m models.recipes.evaluate parts --per-sound 8    # what do VAE and vocoder leave of real recordings?
 
 ``photos`` ranks the prompts of all known sounds by their cosine to the translated photograph, each sound's photographs
 weighing the same (there are over a hundred dogs). ``sounds`` generates from text and from photographs and lets the
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from audioldm.audio import write_wave
+from audioldm.audio import SAMPLE_RATE, log_mel, write_wave
 from audioldm.options import GenerateOptions
 from audioldm.pipeline import build_model, condition, generate, read_prompt
 
@@ -89,9 +90,28 @@ def sounds(model, prompts: list[tuple[str, str]], options: GenerateOptions, fold
     print(confusion(truth, heard))
 
 
+@torch.inference_mode()
+def parts(model, per_sound: int) -> None:
+    """Print how many of the first recordings of each sound the judge still names after vocoder, or VAE and vocoder."""
+    by_sound = {s: [c for c in data.clips([s]) if c.fold in ("1", "2", "3")][:per_sound] for s in data.TEN}
+    clips, judge = [clip for chosen in by_sound.values() for clip in chosen], train()
+    for through in ("nothing", "the vocoder", "VAE and vocoder"):
+        heard = []
+        for clip in clips:
+            wave = data.load(clip)
+            if through != "nothing":
+                mel = log_mel(torch.from_numpy(wave)[None])[:, :, :512].to(model.device)
+                if through == "VAE and vocoder":
+                    mel = model.vae.decode(model.vae.encode(mel).latent_dist.mean).sample
+                wave = model.vocoder(mel[:, 0])[0].cpu().numpy()
+            heard.append(str(judge.predict(statistics(wave[: 5 * SAMPLE_RATE])[None])[0]))
+        right = np.mean([h == c.label for h, c in zip(heard, clips, strict=True)])
+        print(f"{len(clips)} real recordings through {through}: {right:.1%} right", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["photos", "sounds"])
+    parser.add_argument("what", choices=["photos", "sounds", "parts"])
     parser.add_argument("--per-sound", type=int, default=8)
     parser.add_argument("--photos", type=Path, help="a folder of <sound>/<photograph> instead of photos.csv")
     parser.add_argument("--translators", nargs="*", default=["wit_cos_512", "audiocaps_cos_512"])
@@ -102,6 +122,9 @@ def main() -> None:
     model = build_model()
     if options.what == "photos":
         photos(model, options.translators, photographs(options.photos))
+        return
+    if options.what == "parts":
+        parts(model, options.per_sound)
         return
     given = {"n_candidates": options.candidates, "guidance_scale": options.guidance}
     settings = GenerateOptions.build(given, model.defaults)
