@@ -30,7 +30,8 @@ from . import convert
 # Largest absolute difference allowed: ten times the float32 noise floor.
 UNET, DECODE, ENCODE, VOCODER, EMBEDDING, MEL, LATENTS = 2.1e-5, 1.7e-4, 4.9e-5, 1.4e-5, 1.5e-6, 9.2e-5, 8e-5
 RESAMPLED = 1e-5  # a filter's coefficients, which upstream rounds to float32
-GUIDANCE, STEPS = 2.5, 10
+GUIDANCE = 2.5
+STEPS = 10  # of a style transfer, which its file does not say
 
 Arrays = dict[str, Tensor]
 Check = Iterator[tuple[str, Tensor, Tensor, float]]  # name, ours, upstream's, tolerance
@@ -92,7 +93,7 @@ def ddim(model: LatentDiffusion, golden: Arrays) -> Check:
     """Ten steps with given noise: every step with eta 1, the last with eta 0 and without guidance."""
     condition, unconditional = golden["cond"][:, 0], golden["uncond"][:1, 0]
     for name, eta, guidance in (("eta1_g2p5", 1.0, 2.5), ("eta0_g2p5", 0.0, 2.5), ("eta1_g1", 1.0, 1.0)):
-        scheduler, trajectory = _recording(model)
+        scheduler, trajectory = _recording(model, len(golden["noise"]))
         final = sampling.denoise(
             model.unet, scheduler, golden["x_T"], condition, unconditional, guidance, iter(golden["noise"]), eta
         )
@@ -118,7 +119,7 @@ def transfer(model: LatentDiffusion, golden: Arrays) -> Check:
 def masked(model: LatentDiffusion, golden: Arrays) -> Check:
     """Inpainting, as the sampler leaves it."""
     pairs = zip(golden["q_noise"], golden["step_noise"], strict=True)
-    scheduler = sampling.make_scheduler(model.scheduler, "ddim", STEPS)
+    scheduler = sampling.make_scheduler(model.scheduler, "ddim", len(golden["q_noise"]))
     ours = sampling.masked(
         model.unet, scheduler, golden["x_T"], golden["x0"], golden["mask"], golden["cond"][:, 0],
         golden["uncond"][:1, 0], GUIDANCE, iter([noise for pair in pairs for noise in pair]),
@@ -152,9 +153,9 @@ CHECKS: Sequence[Callable[[LatentDiffusion, Any], Check]] = (
 )  # fmt: skip
 
 
-def _recording(model: LatentDiffusion) -> tuple[Any, list[Tensor]]:
-    """A DDIM scheduler of STEPS steps, and a list that gets the latents after each."""
-    scheduler, trajectory = sampling.make_scheduler(model.scheduler, "ddim", STEPS), []
+def _recording(model: LatentDiffusion, steps: int) -> tuple[Any, list[Tensor]]:
+    """A DDIM scheduler of ``steps`` steps, and a list that gets the latents after each."""
+    scheduler, trajectory = sampling.make_scheduler(model.scheduler, "ddim", steps), []
     step = scheduler.step
 
     @functools.wraps(step)
