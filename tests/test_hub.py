@@ -27,6 +27,12 @@ BIN = {
 }
 
 
+@pytest.fixture(autouse=True)
+def online(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without HF_HUB_OFFLINE, which those who run the tests may have set: the hub here is a server of ours."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+
 @pytest.fixture
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """A small model as diffusers' AudioLDMPipeline saves it, its weights as .bin, as the published ones are."""
