@@ -44,7 +44,7 @@ class Stopwatch:
             use()
         with self.stage(name):
             result = use()
-        self.seconds["load"] -= self.seconds[name]
+        self.seconds["load"] = max(0.0, self.seconds["load"] - self.seconds[name])  # the second may be the slower one
         return result
 
     def _timed_import(self, *args: object, **kwargs: object) -> object:
