@@ -191,3 +191,18 @@ def test_a_file_of_an_older_torch_is_read_too(state, tmp_path: Path):
     old = {name: tensor.clone() for name, tensor in state.items() if name.startswith("first_stage_model.vocoder.")}
     torch.save({"state_dict": old}, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     assert convert.read(tmp_path / "old.ckpt").keys() == old.keys()
+
+
+@needs_golden
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    out = tmp_path / "out"
+    command = [str(CHECKPOINT), str(out), "--tokenizer", str(GOLDEN / "tokenizer")]
+    assert convert.main(command) == 2  # its width is none of AudioLDM's six
+    assert "audioldm-convert --config takes the configuration" in capsys.readouterr().err
+    command += ["--config", str(GOLDEN / "config.json")]
+    assert convert.main(command) == 0
+    assert capsys.readouterr().out.strip() == str(out)
+    for wrong in (command, [str(tmp_path / "nothing.ckpt"), str(out)], ["--dtype", "int8"]):
+        assert convert.main(wrong) == 2
+        told = capsys.readouterr().err
+        assert told.startswith("audioldm-convert: error: ") and len(told.splitlines()) == 1
