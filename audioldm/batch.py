@@ -151,7 +151,7 @@ class Batch:
     def _shared(self) -> list[Any]:
         """What is in the keys of all rows."""
         negative = None if self.negative is None else output.content_hash(self.negative)
-        original = None if self.original is None else hashlib.sha256(self.original.wave.tobytes()).hexdigest()
+        original = None if self.original is None else self.original.sha256
         return [self.model.sha256, negative, original]
 
     def _make(self, row: Row, options: GenerateOptions, translator: str | None, paths: list[Path]) -> None:

@@ -131,7 +131,7 @@ def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator:
     for prompt in prompts:
         if prompt.kind == "image":
             model.translator(translator)
-        elif prompt.kind == "audio" and not getattr(model.clap, "hears", True):
+        elif prompt.kind == "audio" and not model.clap.hears:
             from .checkpoints.hub import text_only
 
             raise InputError(text_only(model.folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class Original:
         from .audio import SAMPLE_RATE
 
         return max(SHORTEST, len(self.wave) / SAMPLE_RATE)
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the float32 samples, 64 hex digits."""
+        return hashlib.sha256(self.wave.tobytes()).hexdigest()
 
 
 def read_original(path: str | Path | None, mode: str, duration: float | None = None) -> Original:

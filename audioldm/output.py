@@ -229,8 +229,7 @@ def _prompt_record(prompt: Prompt) -> dict[str, Any]:
 
 def _original_record(original: Original) -> dict[str, Any]:
     """Its name, and the SHA-256 of its float32 samples at 16 kHz."""
-    digest = hashlib.sha256(original.wave.tobytes()).hexdigest()
-    return {"file": original.path, "content_sha256": digest}
+    return {"file": original.path, "content_sha256": original.sha256}
 
 
 def _options_record(options: GenerateOptions) -> dict[str, Any]:

@@ -186,7 +186,7 @@ def generate(
 
 def _heard(model: LatentDiffusion, options: GenerateOptions) -> GenerateOptions:
     """One candidate instead of several where the model cannot hear which is the best, with a warning."""
-    if options.n_candidates == 1 or getattr(model.clap, "hears", True):
+    if options.n_candidates == 1 or model.clap.hears:
         return options
     from .checkpoints.hub import text_only
 
