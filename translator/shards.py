@@ -1,0 +1,136 @@
+"""Embedding shards: Parquet files of pairs, a CLIP vector and the CLAP vector of the same thing.
+
+``prior_steps`` writes them and ``translator`` reads them, so the one definition of their columns is here. What holds
+for a whole file stands in its key-value metadata: the source of its rows, the fingerprints of both spaces (vectors of
+one space mean nothing in another), the versions of what made it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from . import TranslatorError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+OK = "ok"  # the status of a row that has all its vectors; any other says why not
+DIM = 512
+ROW_GROUP = 4096  # rows; 16 MB of vectors, what a reader has in hand at once
+
+
+def schema(
+    source: str, clip_space: str, clap_space: str | None, versions: dict[str, str] | None = None, dim: int = DIM
+) -> pa.Schema:
+    """The columns of a shard, and what its metadata say.
+
+    Args:
+        source: where its rows come from: "audiocaps", "wit", "conceptual_captions" …
+        clip_space, clap_space: fingerprints; ``clap_space`` is None for pictures without captions.
+        versions: of the libraries and models that made the vectors.
+        dim: of both spaces.
+    """
+    import pyarrow as pa
+
+    vector = pa.list_(pa.float32(), dim)
+    columns = [
+        ("id", pa.string()),  # unique in its source
+        ("source", pa.string()),
+        ("split", pa.string()),  # as published: train, val, test; empty where the source has none
+        ("caption", pa.string()),
+        ("url", pa.string()),  # of the picture, null for captions alone
+        ("status", pa.string()),  # "ok", or what went wrong
+        ("error", pa.string()),  # the same as a sentence
+        ("clip", vector),  # as the tower gives it, not normalised; null unless ok
+        ("clip_kind", pa.string()),  # which of CLIP's towers: "text" or "image"
+        ("clap", vector),  # null unless ok, or if there is no caption
+    ]
+    metadata = {"source": source, "clip_space": clip_space, "versions": json.dumps(versions or {})}
+    if clap_space is not None:
+        metadata["clap_space"] = clap_space
+    return pa.schema(columns, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A Parquet file whose columns were found good; its rows are read when they are needed."""
+
+    path: Path
+    source: str
+    clip_space: str
+    clap_space: str | None
+    dim: int
+    groups: tuple[int, ...]  # rows in each of its row groups
+
+    @property
+    def rows(self) -> int:
+        return sum(self.groups)
+
+    def open(self) -> pq.ParquetFile:
+        """The file, memory-mapped. Raises TranslatorError."""
+        return _open(self.path)
+
+
+def open_shards(paths: Iterable[str | Path]) -> list[Shard]:
+    """The shards at ``paths``, each a .parquet file or a folder of them, in order of their names.
+
+    Only their footers are read. Raises TranslatorError: nothing there, no shard, damaged, of several pairs of spaces.
+    """
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_dir():
+            found = sorted(path.rglob("*.parquet"))
+            if not found:
+                raise TranslatorError(f"there are no .parquet files in {path}")
+            files += found
+        elif path.is_file():
+            files.append(path)
+        else:
+            raise TranslatorError(f"no such file or folder: {path}")
+    twice = {file for file in files if files.count(file) > 1}
+    if twice:
+        raise TranslatorError(f"{sorted(twice)[0]} is named twice")
+    shards = [_read_footer(file) for file in files]
+    for place in ("clip_space", "clap_space", "dim"):
+        kinds = {value: shard for shard in shards if (value := getattr(shard, place)) is not None}
+        if len(kinds) > 1:
+            (one, first), (two, second) = list(kinds.items())[:2]
+            raise TranslatorError(
+                f"shards of different spaces cannot be used together: {place} of {first.path} is {one}, "
+                f"that of {second.path} {two}"
+            )
+    return shards
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError):
+        raise TranslatorError(f"{path} is not a Parquet file that can be read; is it cut short?") from None
+
+
+def _read_footer(path: Path) -> Shard:
+    import pyarrow as pa
+
+    with _open(path) as file:
+        columns, groups = file.schema_arrow, file.metadata
+        missing = [name for name in ("id", "status", "caption", "clip", "clip_kind") if name not in columns.names]
+        metadata = {key.decode(): value.decode() for key, value in (columns.metadata or {}).items()}
+        missing += [key for key in ("source", "clip_space") if key not in metadata]
+        if missing:
+            raise TranslatorError(f"{path} is no shard of embeddings: it lacks {', '.join(missing)}")
+        clip = columns.field("clip").type
+        if not pa.types.is_fixed_size_list(clip) or ("clap" in columns.names and columns.field("clap").type != clip):
+            raise TranslatorError(f"{path} is no shard of embeddings: its vectors must be lists of one fixed length")
+        sizes = tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
+        return Shard(
+            path, metadata["source"], metadata["clip_space"], metadata.get("clap_space"), clip.list_size, sizes
+        )
