@@ -1,4 +1,4 @@
-"""The translator network, and its files."""
+"""The translator network, and the files of all kinds of translators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from . import TranslatorError
 
+KINDS = ("text", "image")  # which of CLIP's towers a vector comes from: the two live in two different cones
 TENSORS = {f"fc{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}
+CENTRED = TENSORS | {"clip_means"}
 
 
 class Translator(nn.Module):
@@ -27,27 +29,83 @@ class Translator(nn.Module):
         hidden: width of the two hidden layers; 256 or 512 in the thesis.
         dim: dimensions of both spaces; 512 for CLIP ViT-B and CLAP.
         dropout: probability, 0 to 1, after each ReLU, in training only; the thesis has 0.5 for one model.
+        clip_means: (2, dim), the mean unit vector of CLIP's texts and of its images, to be subtracted from the unit
+            input of that kind (C3, arXiv 2401.08567); None: none, as in the thesis.
     """
 
-    def __init__(self, hidden: int, dim: int = 512, dropout: float = 0.0) -> None:
+    def __init__(
+        self, hidden: int, dim: int = 512, dropout: float = 0.0, clip_means: Tensor | None = None
+    ) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
         self.fc3 = nn.Linear(hidden, dim)
-        self.dropout = nn.Dropout(dropout)
+        self.register_buffer("clip_means", clip_means)
+        self.dropout = dropout
+        self.generator: torch.Generator | None = None  # of dropout's randomness; None: torch's own
         self.metadata: dict[str, str] = {}  # what its file says: spaces, data, loss …
 
-    def forward(self, clip: Tensor) -> Tensor:
-        x = F.normalize(clip, dim=-1)
-        x = self.dropout(F.relu(self.fc1(x)))
-        x = self.dropout(F.relu(self.fc2(x)))
+    @property
+    def dim(self) -> int:
+        return self.fc1.in_features
+
+    def forward(self, clip: Tensor, kind: str | Tensor = "image") -> Tensor:
+        """``kind``: the tower that gave the vectors, "text" or "image", or for each its number in KINDS, (B,)."""
+        return self.layers(centred(clip, self.clip_means, kind))
+
+    def layers(self, x: Tensor) -> Tensor:
+        """What forward does with an input that is centred and of unit length already."""
+        x = self._drop(F.relu(self.fc1(x)))
+        x = self._drop(F.relu(self.fc2(x)))
         return F.normalize(self.fc3(x), dim=-1)
 
+    def _drop(self, x: Tensor) -> Tensor:
+        if not self.training or not self.dropout:
+            return x
+        keep = 1 - self.dropout
+        return x * torch.empty_like(x).bernoulli_(keep, generator=self.generator) / keep
 
-def load_translator(path: str | Path) -> Translator:
+
+class LinearTranslator(nn.Module):
+    """norm(clap_mean + W · norm(norm(c) - clip_mean)): (B, dim) in CLIP space -> (B, dim) unit vectors in CLAP space.
+
+    One mean for CLIP's texts and one for its images, as the two live in two different cones. Source: C3,
+    arXiv 2401.08567; ``closed_form`` finds W.
+
+    Args:
+        weight: (dim, dim), W.
+        clap_mean: (dim,).
+        clip_means: (2, dim), of texts and of images.
+    """
+
+    def __init__(self, weight: Tensor, clap_mean: Tensor, clip_means: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("clap_mean", clap_mean)
+        self.register_buffer("clip_means", clip_means)
+        self.metadata: dict[str, str] = {}
+
+    @property
+    def dim(self) -> int:
+        return self.weight.shape[1]
+
+    def forward(self, clip: Tensor, kind: str | Tensor = "image") -> Tensor:
+        return F.normalize(self.clap_mean + centred(clip, self.clip_means, kind) @ self.weight.T, dim=-1)
+
+
+def centred(clip: Tensor, means: Tensor | None, kind: str | Tensor) -> Tensor:
+    """(B, dim) -> unit vectors; without the mean of their kind, if ``means`` (2, dim) are given."""
+    unit = F.normalize(clip, dim=-1)
+    if means is None:
+        return unit
+    return F.normalize(unit - means[KINDS.index(kind) if isinstance(kind, str) else kind], dim=-1)
+
+
+def load_translator(path: str | Path) -> nn.Module:
     """Read a translator in eval mode: safetensors, or a state dict saved by torch (the thesis's .pth files).
 
-    A .pth file has no metadata, so nothing says which spaces it belongs to. Raises TranslatorError.
+    Its tensors tell which kind it is: Translator, LinearTranslator or memory.Memory. A .pth file has no metadata, so
+    nothing says which spaces it belongs to. Raises TranslatorError.
     """
     path = Path(path)
     try:
@@ -56,34 +114,58 @@ def load_translator(path: str | Path) -> Translator:
         raise TranslatorError(f"no such translator file: {path}") from None
     except Exception as error:  # those of pickle, zip and safetensors have no other base in common
         raise TranslatorError(f"{path} is not a translator file that can be read") from error
-    if set(state) != TENSORS or not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise TranslatorError(f"{path} is not a translator: it must hold {', '.join(sorted(TENSORS))}")
+    if not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise TranslatorError(f"{path} is not a translator: it holds something else than tensors")
     if not all(tensor.isfinite().all() for tensor in state.values()):
         raise TranslatorError(f"{path} is damaged: it holds weights that are not numbers")
-    hidden, dim = state["fc1.weight"].shape if state["fc1.weight"].dim() == 2 else (1, 1)
-    translator = Translator(hidden, dim)
     try:
-        translator.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    except RuntimeError:
+        translator = _build({name: tensor.float() for name, tensor in state.items()}, metadata)
+    except (RuntimeError, ValueError, IndexError):
         raise TranslatorError(f"{path} is not a translator: its tensors do not fit each other") from None
+    if translator is None:
+        raise TranslatorError(f"{path} is not a translator: it must hold {', '.join(sorted(TENSORS))}")
     translator.metadata = metadata
     return translator.eval().requires_grad_(False)
 
 
-def save_translator(path: str | Path, translator: Translator, metadata: dict[str, str]) -> None:
+def _build(state: dict[str, Tensor], metadata: dict[str, str]) -> nn.Module | None:
+    from .memory import Memory
+
+    if set(state) in (TENSORS, CENTRED):
+        hidden, dim = state["fc1.weight"].shape
+        means = state.get("clip_means")
+        translator = Translator(hidden, dim, clip_means=None if means is None else torch.zeros(2, dim))
+        translator.load_state_dict(state)
+        return translator
+    if set(state) == {"weight", "clap_mean", "clip_means"}:
+        dim = len(state["clap_mean"])
+        translator = LinearTranslator(torch.zeros(dim, dim), torch.zeros(dim), torch.zeros(2, dim))
+        translator.load_state_dict(state)
+        return translator
+    if set(state) == {"clip", "clap"}:
+        return Memory.from_state(state, metadata)
+    return None
+
+
+def save_translator(
+    path: str | Path, translator: nn.Module, metadata: dict[str, str], dtype: torch.dtype = torch.float32
+) -> None:
     """Write ``translator`` as safetensors, whole or not at all; a file at ``path`` is replaced.
 
-    ``metadata`` (strings) must say clip_space and clap_space, the fingerprints of the spaces; ``hidden`` is
-    added. Raises TranslatorError if one is missing.
+    ``metadata`` (strings) must say clip_space and clap_space, the fingerprints of the spaces; of a network ``hidden`` is
+    added. ``dtype``: of the numbers in the file; float16 halves it. Raises TranslatorError if a space is missing.
     """
-    path = Path(path)
     missing = {"clip_space", "clap_space"} - set(metadata)
     if missing:
         raise TranslatorError(f"a translator's metadata must say {' and '.join(sorted(missing))}")
-    state = {
-        name: tensor.detach().float().cpu().contiguous() for name, tensor in translator.state_dict().items()
-    }
-    content = save(state, {**metadata, "hidden": str(translator.fc1.out_features)})
+    state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in translator.state_dict().items()}
+    if isinstance(translator, Translator):
+        metadata = {**metadata, "hidden": str(translator.fc1.out_features)}
+    write(Path(path), save(state, metadata))
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all, over what has its name; its folder is made if need be."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
     try:

@@ -1,0 +1,116 @@
+"""Linear translators without descent: sums over the pairs, then one solution. Seconds, in one stream, any number of rows.
+
+x = norm(norm(c) - μ_C) and y = a - μ_A, with one μ_C for CLIP's texts and one for its images (C3, arXiv 2401.08567;
+arXiv 2602.17584). What is sought is the W of ``model.LinearTranslator``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import TranslatorError
+from .data import PICTURE, TRAIN, Pairs
+from .model import KINDS, LinearTranslator, centred
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of ridge, times the mean square of x; the held-out pairs choose
+
+
+@dataclass(frozen=True)
+class Means:
+    """clip (2, dim): mean unit vectors of CLIP's texts and images; clap (dim,); how many of each kind were seen."""
+
+    clip: Tensor
+    clap: Tensor
+    texts: int
+    images: int
+
+
+def means(sources: Sequence[Pairs]) -> Means:
+    """Over the training pairs, and for the images' mean over pictures without captions too.
+
+    Where one of the kinds was not seen, the other's mean stands for it: then nothing is known of the gap between them.
+    """
+    dim = sources[0].dim
+    clip, clap = torch.zeros(2, dim, dtype=torch.double), torch.zeros(dim, dtype=torch.double)
+    counts = torch.zeros(2, dtype=torch.double)
+    for pairs in sources:
+        for marks in ((TRAIN,), (PICTURE,)):
+            if not (pairs.train if marks == (TRAIN,) else pairs.pictures):
+                continue
+            for batch in pairs.buffers(*marks):
+                clip.index_add_(0, batch.kind, F.normalize(batch.clip, dim=-1).double())
+                counts += torch.bincount(batch.kind, minlength=2)
+                if marks == (TRAIN,):
+                    clap += F.normalize(batch.clap, dim=-1).double().sum(0)
+    if not counts.sum() or not (trained := sum(pairs.train for pairs in sources)):
+        raise TranslatorError("there are no pairs to learn from")
+    clip = clip / counts.clamp(min=1)[:, None]
+    for kind in range(len(KINDS)):
+        if not counts[kind]:
+            clip[kind] = clip[1 - kind]
+    return Means(clip.float(), (clap / trained).float(), int(counts[0]), int(counts[1]))
+
+
+@dataclass(frozen=True)
+class Sums:
+    """xx (dim, dim) = Σ x xᵀ, yx (dim, dim) = Σ y xᵀ, in double precision, over ``count`` pairs."""
+
+    xx: Tensor
+    yx: Tensor
+    count: int
+
+
+def sums(sources: Sequence[Pairs], around: Means) -> Sums:
+    """Over all training pairs."""
+    dim = sources[0].dim
+    xx, yx = (torch.zeros(dim, dim, dtype=torch.double) for _ in range(2))
+    count = 0
+    for pairs in sources:
+        for batch in pairs.buffers(TRAIN):
+            x = centred(batch.clip, around.clip, batch.kind)
+            y = F.normalize(batch.clap, dim=-1) - around.clap
+            xx += (x.T @ x).double()
+            yx += (y.T @ x).double()
+            count += len(x)
+    return Sums(xx, yx, count)
+
+
+def procrustes(total: Sums, around: Means) -> LinearTranslator:
+    """The rotation (or reflection) and one scale that bring x nearest to y: W = s·U·Vᵀ of Σ y xᵀ = U·S·Vᵀ, with
+    s = tr(S) / Σ |x|² (Schönemann 1966; Gower and Dijksterhuis, Procrustes Problems, section 4)."""
+    u, singular, vt = torch.linalg.svd(total.yx)
+    return LinearTranslator((singular.sum() / total.xx.trace() * (u @ vt)).float(), around.clap, around.clip)
+
+
+def ridge(total: Sums, around: Means, penalty: float) -> LinearTranslator:
+    """W = Σ y xᵀ (Σ x xᵀ + λI)⁻¹, with λ = ``penalty`` times Σ |x|² / dim."""
+    dim = len(total.xx)
+    system = total.xx + penalty * total.xx.trace() / dim * torch.eye(dim, dtype=torch.double)
+    return LinearTranslator(torch.linalg.solve(system, total.yx.T).T.float(), around.clap, around.clip)
+
+
+def fit(name: str, sources: Sequence[Pairs]) -> tuple[LinearTranslator, dict[str, float | int | str]]:
+    """``procrustes`` or ``ridge`` over all sources, and what is to be recorded of it. Raises TranslatorError."""
+    for pairs in sources:
+        if pairs.train:
+            pairs.require()
+    around = means(sources)
+    total = sums([pairs for pairs in sources if pairs.train], around)
+    facts: dict[str, float | int | str] = {"texts": around.texts, "images": around.images}
+    if not around.images or not around.texts:
+        facts["note"] = f"no {'images' if not around.images else 'texts'} were seen: their mean is the other kind's"
+    if name == "procrustes":
+        return procrustes(total, around), facts
+    held = [pairs.held_out_pairs() for pairs in sources if pairs.held_out]
+    fits = {penalty: ridge(total, around, penalty) for penalty in PENALTIES}
+    scores = {
+        penalty: float(torch.cat([F.cosine_similarity(fit(h.clip, h.kind), h.clap) for h in held]).mean())
+        for penalty, fit in fits.items()
+    }
+    best = max(scores, key=scores.get)
+    return fits[best], {**facts, "penalty": best}

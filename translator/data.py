@@ -1,0 +1,256 @@
+"""Pairs for training: streamed from embedding shards, so that ten million of them need no more memory than a few.
+
+A pair is held out by the hash of its caption (of its id, where it has none), not of its row: the same words under two
+ids, in two shards or in two sources never stand on both sides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import TranslatorError
+from .shards import OK, Shard
+
+BUFFER = 32_768  # rows in hand to draw from, 134 MB; as many again are read meanwhile
+HELD_OUT_ROWS = 16_384  # of the held-out pairs of a source, so many judge
+UNUSED, TRAIN, HELD_OUT, PICTURE = range(4)  # what a row is for; PICTURE: without a caption, for means only
+KINDS = ("text", "image")  # which tower gave the CLIP vector
+
+
+class Batch(NamedTuple):
+    """Vectors (N, dim) float32 and the kinds (N,) of the CLIP vectors, as numbers of KINDS."""
+
+    clip: Tensor  # as the tower gives them
+    clap: Tensor
+    kind: Tensor
+
+
+class Pairs:
+    """The pairs of one source: which rows train, which are held out. Only that, a byte for each, is kept in memory."""
+
+    def __init__(self, shards: Sequence[Shard], held_out: float = 0.05) -> None:
+        """Read the rows' ids, captions and statuses.
+
+        Args:
+            shards: all of one source.
+            held_out: share of the pairs, 0 to 1.
+
+        Raises TranslatorError: an id stands there twice, or there are too few pairs to train and to hold some out.
+        """
+        self.shards, self.source = list(shards), shards[0].source
+        self.dim = shards[0].dim
+        self._groups = [(shard, number) for shard in shards for number in range(len(shard.groups))]
+        self._marks = self._read_marks(held_out)
+        counts = sum((np.bincount(marks, minlength=4) for marks in self._marks), np.zeros(4, np.int64))
+        self.unused, self.train, self.held_out, self.pictures = map(int, counts)
+
+    def require(self) -> None:
+        """Raises TranslatorError unless there are pairs to train on and pairs to judge by."""
+        if self.train < 2 or self.held_out < 1:
+            raise TranslatorError(
+                f"{self.source} has {self.train + self.held_out} usable pairs: too few to train on and to hold some out"
+            )
+
+    def _read_marks(self, held_out: float) -> list[np.ndarray]:
+        marks = []
+        with tempfile.TemporaryFile() as ids:  # eight bytes for each row: on disk, as there may be many
+            for shard, number in self._groups:
+                table = _read(shard, number, ["id", "status", "caption", "clip_kind", "clap"][: 5 if shard.clap_space else 4])
+                names, captions = table["id"].to_pylist(), table["caption"].to_pylist()
+                ids.write(np.array([_hash(str(name)) for name in names], np.uint64).tobytes())
+                keys = [_hash(" ".join(caption.casefold().split()) if caption else f"id {name}")
+                        for name, caption in zip(names, captions, strict=True)]  # fmt: skip
+                usable = np.array([status == OK for status in table["status"].to_pylist()])
+                paired = usable & (table["clap"].is_valid().to_numpy() if shard.clap_space else False)
+                held = np.array(keys, np.float64) < held_out * 2.0**64
+                mark = np.where(paired, np.where(held, HELD_OUT, TRAIN), np.where(usable, PICTURE, UNUSED))
+                marks.append(mark.astype(np.uint8))
+            ids.flush()
+            self._refuse_duplicates(np.memmap(ids, np.uint64, "r") if sum(map(len, marks)) else np.zeros(0, np.uint64))
+        return marks
+
+    def _refuse_duplicates(self, hashes: np.ndarray) -> None:
+        parts = 1 + len(hashes) // 1_000_000
+        for part in range(parts):
+            chunks = [chunk[chunk % parts == part] for chunk in np.array_split(hashes, parts)]
+            values, counts = np.unique(np.concatenate(chunks), return_counts=True)
+            if (counts > 1).any():
+                twice = int(values[counts > 1][0])
+                for shard, number in self._groups:
+                    for name in _read(shard, number, ["id"])["id"].to_pylist():
+                        if _hash(str(name)) == twice:
+                            raise TranslatorError(f'the id "{name}" stands more than once in the shards of {self.source}')
+
+    def buffers(self, *marks: int, order: np.random.Generator | None = None) -> Iterator[Batch]:
+        """All rows with one of ``marks``, about BUFFER at a time, shuffled by ``order``; the next are read meanwhile.
+
+        Raises TranslatorError if a vector holds something else than numbers, or nothing but zeros.
+        """
+        if sum(shard.rows for shard in self.shards) <= BUFFER:  # few enough to stay
+            batch = self._in_memory(marks)
+            yield batch if order is None else _shuffled(batch, order)
+            return
+        sequence = list(range(len(self._groups)))
+        if order is not None:
+            order.shuffle(sequence)
+        lots, rows = [[]], 0
+        for number in sequence:
+            rows += int(np.isin(self._marks[number], marks).sum())
+            lots[-1].append(number)
+            if rows >= BUFFER:
+                lots, rows = [*lots, []], 0
+        lots = [lot for lot in lots if lot]
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._load, lots[0], marks)
+            for lot in [*lots[1:], None]:
+                batch = ahead.result()
+                if lot is not None:
+                    ahead = reader.submit(self._load, lot, marks)
+                if len(batch.clip):
+                    yield batch if order is None else _shuffled(batch, order)
+
+    @cached_property
+    def _kept(self) -> dict[tuple[int, ...], Batch]:
+        return {}
+
+    def _in_memory(self, marks: tuple[int, ...]) -> Batch:
+        if marks not in self._kept:
+            self._kept[marks] = self._load(range(len(self._groups)), marks)
+        return self._kept[marks]
+
+    def _load(self, numbers: Sequence[int], marks: tuple[int, ...]) -> Batch:
+        parts = [self._load_group(number, marks) for number in numbers]
+        return Batch(*(torch.from_numpy(np.concatenate(columns)) for columns in zip(*parts, strict=True)))
+
+    def _load_group(self, number: int, marks: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        shard, group = self._groups[number]
+        names = ["clip_kind", "clip", *(["clap"] if PICTURE not in marks else [])]
+        table = _read(shard, group, names).filter(np.isin(self._marks[number], marks))
+        clip, clap = (_vectors(table, name, shard) if name in names else None for name in ("clip", "clap"))
+        kinds = np.array([KINDS.index(kind) if kind in KINDS else -1 for kind in table["clip_kind"].to_pylist()], np.int64)
+        if (kinds < 0).any():
+            raise TranslatorError(f"{shard.path} has rows whose clip_kind is neither {' nor '.join(KINDS)}")
+        return clip, np.zeros((len(clip), 0), np.float32) if clap is None else clap, kinds
+
+    def held_out_pairs(self) -> Batch:
+        """The first HELD_OUT_ROWS pairs that are held out."""
+        found, rows = [], 0
+        for number in range(len(self._groups)):
+            found.append(self._load_group(number, (HELD_OUT,)))
+            rows += len(found[-1][0])
+            if rows >= HELD_OUT_ROWS:
+                break
+        return Batch(*(torch.from_numpy(np.concatenate(c)[:HELD_OUT_ROWS]) for c in zip(*found, strict=True)))
+
+
+class Mix:
+    """Batches from one or several sources, each with its share of every batch.
+
+    An epoch has as many batches as all training pairs fill; of several sources the smaller ones come round again.
+    """
+
+    def __init__(self, sources: Sequence[Pairs], weights: Sequence[float] = (), batch: int = 64, seed: int = 0) -> None:
+        weights = list(weights) or [1.0] * len(sources)
+        if len(weights) != len(sources) or not all(math.isfinite(w) and w > 0 for w in weights):
+            raise TranslatorError(f"give {len(sources)} weights above 0, one for each of the sources")
+        for pairs in sources:
+            pairs.require()
+        self.sources, self.batch, self.seed = list(sources), batch, seed
+        self.weights = tuple(w / sum(weights) for w in weights)
+        ends = np.round(np.cumsum([0, *self.weights]) * batch).astype(int)
+        self.counts = np.diff(ends).tolist()
+        if min(self.counts) < 1:
+            raise TranslatorError(f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}")
+
+    @property
+    def pairs(self) -> int:
+        """Training pairs of all sources."""
+        return sum(pairs.train for pairs in self.sources)
+
+    def __len__(self) -> int:
+        """Batches in an epoch."""
+        return math.ceil(self.pairs / self.batch)
+
+    def epoch(self, number: int) -> Iterator[Batch]:
+        """The batches of one epoch, the same for the same number and seed."""
+        if len(self.sources) == 1:
+            stream, left = _Stream(self.sources[0], self.seed, number), self.pairs
+            while left > 0:
+                yield stream.take(min(self.batch, left))
+                left -= self.batch
+            return
+        streams = [_Stream(pairs, self.seed, number) for pairs in self.sources]
+        for _ in range(len(self)):
+            parts = [stream.take(count) for stream, count in zip(streams, self.counts, strict=True)]
+            yield Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+    def held_out_pairs(self) -> Batch:
+        """Held-out pairs of all sources, mixed up so that every part of them is like the whole."""
+        parts = [pairs.held_out_pairs() for pairs in self.sources]
+        both = Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        return _shuffled(both, np.random.default_rng(0))
+
+
+class _Stream:
+    """Training pairs of one source without end, in an order that epoch and seed decide."""
+
+    def __init__(self, pairs: Pairs, seed: int, epoch: int) -> None:
+        self._pairs, self._seed = pairs, (seed, epoch, zlib.crc32(pairs.source.encode()))
+        self._buffers, self._in_hand, self._at = self._endless(), None, 0
+
+    def _endless(self) -> Iterator[Batch]:
+        order = np.random.default_rng(self._seed)
+        while True:
+            yield from self._pairs.buffers(TRAIN, order=order)
+
+    def take(self, count: int) -> Batch:
+        parts = []
+        while count:
+            if self._in_hand is None or self._at == len(self._in_hand.clip):
+                self._in_hand, self._at = next(self._buffers), 0
+            end = min(self._at + count, len(self._in_hand.clip))
+            parts.append(Batch(*(column[self._at : end] for column in self._in_hand)))
+            count, self._at = count - (end - self._at), end
+        return parts[0] if len(parts) == 1 else Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+
+
+def _hash(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")
+
+
+def _read(shard: Shard, group: int, columns: list[str]):
+    import pyarrow as pa
+
+    try:
+        with shard.open() as file:
+            return file.read_row_group(group, columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError):
+        raise TranslatorError(f"{shard.path} is damaged: its rows cannot be read") from None
+
+
+def _vectors(table, name: str, shard: Shard) -> np.ndarray:
+    column = table[name].combine_chunks()
+    vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, shard.dim)
+    if len(vectors) != len(table):
+        raise TranslatorError(f'{shard.path} has rows of status "{OK}" without a {name} vector')
+    lengths = np.linalg.norm(vectors, axis=1)  # not finite if one number is not
+    if not (np.isfinite(lengths) & (lengths > 1e-6)).all():
+        bad = int((~np.isfinite(lengths) | (lengths <= 1e-6)).sum())
+        raise TranslatorError(f"{shard.path} is damaged: {bad} of its {name} vectors are not numbers, or all zero")
+    return vectors
+
+
+def _shuffled(batch: Batch, order: np.random.Generator) -> Batch:
+    rows = torch.from_numpy(order.permutation(len(batch.clip)))
+    return Batch(*(column[rows] for column in batch))

@@ -1,0 +1,160 @@
+"""Pictures whose class is known, and the words for the classes: what translators are judged by.
+
+Three ways to say it: a folder of folders, ``dog/rex.jpg``; a folder of files named by class, ``dog1.jpg``; a CSV with
+the columns ``file`` and ``label``.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import TranslatorError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+SOURCES, LABELS = ("file", "image", "url"), ("label", "sound")  # names of columns; the first that is not blank counts
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture and what it shows."""
+
+    name: str  # as its set calls it
+    source: str  # file or URL to read
+    label: str  # of its class
+    prompt: str = ""  # the words for that class, where the set says them
+
+
+def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Picture]:
+    """The pictures of a folder or a CSV, in order of names or rows. The pictures themselves are not opened.
+
+    A folder holds folders called by class, or files called by class and digits (``dog1.jpg``); anything but image files
+    in it is passed over. A CSV has the columns file (or image, url) and label (or sound), and may have prompt; its file
+    names are relative to ``root``, or else to its own folder.
+
+    Raises TranslatorError: nothing there, no such columns, a row without one of them, a picture listed twice.
+    """
+    path = Path(path)
+    if path.is_dir():
+        pictures = _read_folder(path)
+    elif path.is_file():
+        pictures = list(_read_csv(path, Path(root) if root is not None else path.parent))
+    else:
+        raise TranslatorError(f"no such folder or CSV file: {path}")
+    if not pictures:
+        raise TranslatorError(f"there are no pictures in {path}")
+    seen: set[str] = set()
+    for picture in pictures:
+        if picture.source in seen:
+            raise TranslatorError(f"{path} lists {picture.name} twice")
+        seen.add(picture.source)
+    return pictures
+
+
+def read_prompts(path: str | Path) -> dict[str, str]:
+    """Words for classes, class -> words, of a CSV (columns label, sound or name; prompt) or a JSON file.
+
+    The JSON is an object {class: words}, or {"sounds": [{"name": class, "prompt": words}]} as in a model's sounds.json.
+    Raises TranslatorError.
+    """
+    path = Path(path)
+    rows: Iterable[tuple[object, object]]
+    if path.suffix.lower() == ".csv":
+        rows = [(_first(row, (*LABELS, "name")), row.get("prompt")) for _, row in _rows(path)]
+    else:
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            sounds = found.get("sounds")
+            rows = [(row["name"], row["prompt"]) for row in sounds] if isinstance(sounds, list) else found.items()
+        except OSError as error:
+            raise TranslatorError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+            raise TranslatorError(f"{path} is no JSON of classes and the words for them") from None
+    prompts: dict[str, str] = {}
+    for label, words in rows:
+        if not isinstance(label, str) or not isinstance(words, str) or not label.strip() or not words.strip():
+            raise TranslatorError(f"{path} must give each class its words, both of them texts that are not blank")
+        if prompts.setdefault(label.strip(), words.strip()) != words.strip():
+            raise TranslatorError(f'{path} gives the class "{label.strip()}" two prompts')
+    if not prompts:
+        raise TranslatorError(f"{path} names no classes")
+    return prompts
+
+
+def class_prompts(pictures: Sequence[Picture], given: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Words for every class: the ``given`` ones, or else the set's own, or else the label with _ as spaces.
+
+    Classes of ``given`` that no picture shows stay in, to be told from the others. Raises TranslatorError if the set
+    has two prompts for a class.
+    """
+    prompts = dict(given or {})
+    for label in sorted({picture.label for picture in pictures} - set(prompts)):
+        said = sorted({picture.prompt for picture in pictures if picture.label == label and picture.prompt})
+        if len(said) > 1:
+            raise TranslatorError(f'the class "{label}" has two prompts: "{said[0]}" and "{said[1]}"')
+        prompts[label] = said[0] if said else label.replace("_", " ")
+    return prompts
+
+
+def label_of(name: str) -> str:
+    """The class in the name of a file: without suffix and digits; "" if nothing is left."""
+    return re.sub(r"\d+", "", Path(name).stem).strip(" _-.")
+
+
+def is_picture(name: str) -> bool:
+    """By the name alone."""
+    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+
+
+def _read_folder(folder: Path) -> list[Picture]:
+    try:
+        inside = [path for path in sorted(folder.glob("*/*")) if not path.parent.name.startswith(".")]
+        inside = [path for path in inside if is_picture(path.name) and path.is_file()]
+        beside = [path for path in sorted(folder.iterdir()) if is_picture(path.name) and path.is_file()]
+    except OSError as error:
+        raise TranslatorError(f"{folder} cannot be read: {error.strerror}") from None
+    if inside and beside:
+        raise TranslatorError(
+            f"{folder} has pictures in folders and beside them ({beside[0].name}), so that it is not clear what names "
+            "their class"
+        )
+    if inside:
+        return [Picture(f"{path.parent.name}/{path.name}", str(path), path.parent.name) for path in inside]
+    for path in beside:
+        if not label_of(path.name):
+            raise TranslatorError(f"{path} says nothing of its class: a name like dog1.jpg is expected, or dog/1.jpg")
+    return [Picture(path.name, str(path), label_of(path.name)) for path in beside]
+
+
+def _read_csv(path: Path, root: Path) -> Iterable[Picture]:
+    for number, row in _rows(path):
+        name, label = _first(row, SOURCES), _first(row, LABELS)
+        if not name or not label:
+            lacking = SOURCES if not name else LABELS
+            raise TranslatorError(f"line {number} of {path} has nothing under {' or '.join(lacking)}")
+        source = name if re.match(r"https?://", name, re.I) else str(root / name)
+        yield Picture(name, source, label, (row.get("prompt") or "").strip())
+
+
+def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of a CSV, names of columns in small letters. Raises TranslatorError."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+            if not {"label", "sound", "name"} & set(reader.fieldnames):
+                raise TranslatorError(f"{path} has no column called label (or sound) in its first line")
+            for row in reader:
+                yield reader.line_num, row
+    except OSError as error:
+        raise TranslatorError(f"{path} cannot be read: {error.strerror}") from None
+    except (UnicodeError, csv.Error):
+        raise TranslatorError(f"{path} is not a CSV in UTF-8") from None
+
+
+def _first(row: Mapping[str, str | None], columns: Sequence[str]) -> str:
+    return next((value.strip() for name in columns if (value := row.get(name)) and value.strip()), "")

@@ -1,0 +1,82 @@
+"""Translation without training: what would words have been that CLIP sees as this picture? Their CLAP vectors, averaged.
+
+A bank of captions is embedded by CLIP's and by CLAP's text tower. A picture's CLIP vector is compared with all captions
+in CLIP space, and the CLAP vectors of those it is near to are averaged by how near it is; so it works for any two spaces
+at once, and can say which captions it leaned on. The idea is DeCap's projection onto a memory of texts (Li et al., ICLR
+2023, arXiv 2303.03032), whose fixed temperature of 1/150 fits CLIP's narrow cosines only: here they are brought to zero
+mean and unit deviation over the bank first.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from . import TranslatorError
+
+SHARPNESS = 6.0  # factor on the standardised cosines; chosen on photographs that judge nothing (docs/translators.md)
+
+
+class Memory(nn.Module):
+    """(B, dim) in CLIP space -> (B, dim) unit vectors in CLAP space.
+
+    Args:
+        clip: (N, dim) vectors of the captions by CLIP's text tower, any length.
+        clap: (N, dim) vectors of the same by CLAP's.
+        captions: the N captions.
+        sharpness: how much more the nearest captions count than the others.
+    """
+
+    def __init__(self, clip: Tensor, clap: Tensor, captions: Sequence[str], sharpness: float = SHARPNESS) -> None:
+        super().__init__()
+        if not len(clip) == len(clap) == len(captions) or len(captions) < 2:
+            raise ValueError("a memory needs two captions or more, and both vectors of each")
+        self.register_buffer("clip", F.normalize(clip, dim=-1))
+        self.register_buffer("clap", F.normalize(clap, dim=-1))
+        self.captions, self.sharpness = list(captions), sharpness
+        self.metadata: dict[str, str] = {}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor], metadata: dict[str, str]) -> Memory:
+        """Raises ValueError."""
+        try:
+            captions = json.loads(metadata["captions"])
+            return cls(state["clip"], state["clap"], list(map(str, captions)), float(metadata["sharpness"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError("no captions") from error
+
+    def facts(self) -> dict[str, str]:
+        """What its file's metadata must say beside the spaces."""
+        return {"captions": json.dumps(self.captions), "sharpness": str(self.sharpness)}
+
+    @property
+    def dim(self) -> int:
+        return self.clip.shape[1]
+
+    def weights(self, clip: Tensor) -> Tensor:
+        """(B, dim) -> (B, N), how much each caption counts; rows sum to 1."""
+        cosines = F.normalize(clip, dim=-1) @ self.clip.T
+        scores = (cosines - cosines.mean(-1, keepdim=True)) / cosines.std(-1, keepdim=True).clamp(min=1e-6)
+        return torch.softmax(self.sharpness * scores, dim=-1)
+
+    def forward(self, clip: Tensor, kind: str | Tensor = "image") -> Tensor:
+        """``kind`` makes no difference: what is the same for all captions falls out of the comparison."""
+        return F.normalize(self.weights(clip) @ self.clap, dim=-1)
+
+    def leaned_on(self, clip: Tensor, count: int = 5) -> list[tuple[str, float]]:
+        """The ``count`` captions that counted most for one vector (dim,) or (1, dim), with their weights."""
+        weights, rows = self.weights(clip.reshape(1, -1))[0].topk(min(count, len(self.captions)))
+        return [(self.captions[row], weight) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)]
+
+
+def bank(captions: Sequence[str], size: int, seed: int = 0) -> list[int]:
+    """Rows of ``size`` different captions, in their order, drawn by ``seed``. Raises TranslatorError if there are none."""
+    rows = list({caption.strip().casefold(): row for row, caption in enumerate(captions) if caption.strip()}.values())
+    if len(rows) < 2:
+        raise TranslatorError("a memory needs two different captions or more")
+    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:size]
+    return sorted(rows[i] for i in order.tolist())

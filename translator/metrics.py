@@ -1,0 +1,142 @@
+"""What the judge counts: ranks among class prompts, their means with intervals, controls, and where vectors lie.
+
+Plain numpy over vectors (rows) and ``labels``, the numbers of the rows' classes. Classes are unequal, so every figure
+over pictures is also given as the mean over classes, each class weighing the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 2000  # of the bootstrap: 95 % intervals to about a twentieth of their width
+LEVELS = (2.5, 97.5)  # per cent
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean, and the 95 % percentile bootstrap intervals (Efron 1979) around it; None where one row says nothing.
+
+    Of a mean over classes, ``interval`` redraws the classes, each with its own pictures: what other classes might have
+    given. ``same_classes`` redraws the pictures within each class, and is narrow where classes have one picture each,
+    as then nothing is redrawn.
+    """
+
+    value: float
+    interval: tuple[float, float] | None = None
+    same_classes: tuple[float, float] | None = None
+
+
+def unit(vectors: np.ndarray) -> np.ndarray:
+    """Rows of length 1, float64. A row of length 0 gives NaN: check before."""
+    vectors = np.asarray(vectors, np.float64)
+    return vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)
+
+
+def rank_all(vectors: np.ndarray, prompts: np.ndarray) -> np.ndarray:
+    """Rank of every prompt for every row, by cosine: (N, dim), (K, dim) -> (N, K), 1 to K.
+
+    Ties count against: a prompt ranks after all that are as near, so vectors that tell nothing apart win nothing.
+    """
+    cosines = unit(vectors) @ unit(prompts).T
+    return np.stack([(cosines >= own[:, None]).sum(axis=1) for own in cosines.T], axis=1)
+
+
+def measures(ks: Sequence[int]) -> list[str]:
+    """Names of what ``measure`` gives: "R@1", "R@5" …, "mean rank"."""
+    return [*(f"R@{k}" for k in ks), "mean rank"]
+
+
+def measure(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """Ranks of any shape -> (…, M): whether it is at most k for each of ``ks``, then the rank. Means of them count."""
+    return np.stack([*(ranks <= k for k in ks), ranks], axis=-1).astype(np.float64)
+
+
+def chance(count: int, ks: Sequence[int]) -> np.ndarray:
+    """(M,): what drawing lots among ``count`` prompts gives."""
+    return measure(np.arange(1, count + 1), ks).mean(axis=0)
+
+
+def class_means(rows: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(N, …) -> (C, …): the mean of each class that has rows, in order of its number."""
+    return np.stack([rows[labels == label].mean(axis=0) for label in np.unique(labels)])
+
+
+def over_classes(rows: np.ndarray, labels: np.ndarray, seed: int) -> list[Estimate]:
+    """Mean over classes of the classes' means, for each column of (N, M)."""
+    means, random = class_means(rows, labels), np.random.default_rng(seed)
+    redrawn = _resampled(means, random) if len(means) > 1 else None
+    within = None
+    if len(rows) > len(means):
+        within = np.mean([_resampled(rows[labels == label], random) for label in np.unique(labels)], axis=0)
+    return _estimates(means.mean(axis=0), redrawn, within)
+
+
+def over_rows(rows: np.ndarray, seed: int) -> list[Estimate]:
+    """Mean of the rows for each column of (N, M); ``interval`` redraws the rows."""
+    redrawn = _resampled(rows, np.random.default_rng(seed)) if len(rows) > 1 else None
+    return _estimates(rows.mean(axis=0), redrawn)
+
+
+def constant(vectors: np.ndarray, prompts: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """(K, M) for a picture of each class, if every picture gave the mean of the unit ``vectors`` (N, dim)."""
+    return measure(rank_all(unit(vectors).mean(axis=0, keepdims=True), prompts)[0], ks)
+
+
+def shuffled(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
+    """(K, M) for a picture of each class, if it got the vector of any picture instead of its own.
+
+    That is the mean over all permutations of the pictures, without drawing any: in them, each picture has each vector
+    equally often. ``ranks``: (N, K) of ``rank_all``.
+    """
+    return np.stack([measure(column, ks).mean(axis=0) for column in ranks.T])
+
+
+def centres(vectors: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(C, dim): the mean of the unit vectors of each class."""
+    return class_means(unit(vectors), labels)
+
+
+def norms(vectors: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the rows' lengths."""
+    lengths = np.linalg.norm(np.asarray(vectors, np.float64), axis=1)
+    return float(lengths.mean()), float(lengths.std())
+
+
+def cone(centres: np.ndarray) -> float | None:
+    """Mean cosine of two vectors of different classes: 0 all around, 1 all the same; None for one class.
+
+    The mean over pairs of a row each is the product of the classes' mean unit vectors.
+    """
+    count = len(centres)
+    if count < 2:
+        return None
+    total = np.sum(centres.sum(axis=0) ** 2) - np.sum(centres**2)
+    return float(total / (count * (count - 1)))
+
+
+def gap(centres: np.ndarray, others: np.ndarray) -> float:
+    """Distance of the means of two kinds of unit vectors, 0 to 2: the modality gap (Liang et al., arXiv 2203.02053).
+
+    Over the same classes, each weighing the same.
+    """
+    return float(np.linalg.norm(centres.mean(axis=0) - others.mean(axis=0)))
+
+
+def _resampled(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
+    """(RESAMPLES, M): means of as many rows as there are, drawn with replacement.
+
+    How often each row is drawn, times the rows: no copy of the rows for each resample.
+    """
+    count = len(rows)
+    return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) @ rows / count
+
+
+def _estimates(values: np.ndarray, *resamples: np.ndarray | None) -> list[Estimate]:
+    intervals = [
+        [None] * len(values) if means is None else [(float(a), float(b)) for a, b in np.percentile(means, LEVELS, 0).T]
+        for means in resamples
+    ]
+    return [Estimate(float(value), *both) for value, *both in zip(values, *intervals, strict=True)]

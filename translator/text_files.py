@@ -1,0 +1,73 @@
+"""The thesis's text files, one for each pair, in its two layouts; read as numbers, never run as Python.
+
+For captions: "CLIP Embedding:", the numbers one a line, "CLAP Embedding:", the numbers. For pictures: "embedding CLIP", a
+tensor as torch prints it, "embedding CLAP", another.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from . import TranslatorError
+
+HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
+WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around and behind the numbers: device=…, dtype=…
+MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take 30 kB at most
+
+
+def write_text_pair(path: Path, clip: Sequence[float], clap: Sequence[float]) -> None:
+    """Write one pair in the layout for captions, with all digits. Raises FileExistsError."""
+    with open(path, "x", encoding="ascii") as file:
+        file.write("CLIP Embedding:\n")
+        np.savetxt(file, np.asarray(clip, np.float64))
+        file.write("\n\nCLAP Embedding:\n")
+        np.savetxt(file, np.asarray(clap, np.float64))
+
+
+def read_text_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The CLIP and the CLAP vector of a file of either layout, each float32 (dim,). Raises TranslatorError."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise TranslatorError(f"{path} is too large to hold one pair of vectors")
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        raise TranslatorError(f"{path} is not a text file that can be read") from None
+    headings = list(HEADING.finditer(text))
+    if [match[1] or match[2] for match in headings] != ["CLIP", "CLAP"]:
+        raise TranslatorError(f"{path} does not hold one CLIP and one CLAP embedding under their headings")
+    first, second = headings
+    clip = _numbers(text[first.end() : second.start()], path)
+    clap = _numbers(text[second.end() :], path)
+    if len(clip) != len(clap):
+        raise TranslatorError(f"{path} holds {len(clip)} numbers for CLIP and {len(clap)} for CLAP")
+    return clip, clap
+
+
+def _numbers(text: str, path: Path) -> np.ndarray:
+    words = re.split(r"[\s,\[\]()]+", WORDS.sub(" ", text))
+    if "..." in words:
+        raise TranslatorError(f"{path} holds a shortened printout: the numbers in the middle are missing")
+    try:
+        numbers = [float(word) for word in words if word]
+    except ValueError:
+        raise TranslatorError(f"{path} holds something else than numbers") from None
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise TranslatorError(f"{path} holds {'numbers that are not finite' if numbers else 'no numbers'}")
+    return np.array(numbers, np.float32)
+
+
+def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(name, clip, clap) of every .txt file in ``folder``, in order of the numbers in their names.
+
+    Raises TranslatorError.
+    """
+    files = sorted(folder.glob("*.txt"), key=lambda path: [(len(n), n) for n in re.findall(r"\d+|\D+", path.stem)])
+    if not files:
+        raise TranslatorError(f"there are no .txt files in {folder}")
+    for path in files:
+        yield (path.stem, *read_text_pair(path))

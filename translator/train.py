@@ -1,0 +1,307 @@
+"""Train translators: several at once on one stream of pairs, each as it would be alone; resumable, best weights kept."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import json
+import math
+import os
+import time
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from . import TranslatorError, losses
+from .closed_form import means
+from .data import Batch, Mix, Pairs
+from .model import Translator, centred, save_translator, write
+from .settings import Settings
+
+Report = Callable[[str], None]
+
+
+@dataclass
+class Job:
+    """One translator being trained."""
+
+    settings: Settings
+    network: Translator
+    optimizer: torch.optim.Optimizer
+    history: list[dict[str, float]] = field(default_factory=list)  # one row for each epoch
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
+
+    @property
+    def best_epoch(self) -> int:
+        """The epoch, from 1, whose held-out loss was least; 0 before the first."""
+        return min(range(self.epoch), key=lambda i: self.history[i]["held_out_loss"], default=-1) + 1
+
+    @property
+    def done(self) -> bool:
+        patience = self.settings.patience
+        return self.epoch >= self.settings.epochs or bool(patience and self.epoch - self.best_epoch >= patience)
+
+
+def train(
+    wanted: Sequence[Settings],
+    sources: dict[str, Pairs],
+    out: Path,
+    *,
+    device: str = "cpu",
+    half: bool = False,
+    report: Report = print,
+) -> list[Path]:
+    """Train ``wanted`` and write for each <name>.safetensors, .json, .csv and .png into ``out``; returns the first of each.
+
+    Translators of the same data share one pass over it. What is finished in ``out`` is left as it is, and what was
+    interrupted goes on after its last epoch. ``sources``: the pairs by name. ``half``: 16-bit numbers in the files.
+    ``report`` takes lines for people. Raises TranslatorError: data lack, or ``out`` holds the same name made otherwise.
+    """
+    facts = data_facts(sources)
+    todo = [settings for settings in wanted if not _finished(settings, facts, out)]
+    for settings in wanted:
+        if settings not in todo:
+            report(f"{settings.name}: already in {out}")
+    groups: dict[tuple[Any, ...], list[Settings]] = {}
+    for settings in todo:
+        groups.setdefault((settings.sources, settings.weights, settings.batch, settings.seed), []).append(settings)
+    mixes = {key: Mix([sources[name] for name in key[0]], key[1], key[2], key[3]) for key in groups}
+    for key, group in groups.items():
+        _train_group(group, mixes[key], facts, out, device, half, report)
+    return [out / f"{settings.name}.safetensors" for settings in wanted]
+
+
+def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
+    """What is recorded of the data: the spaces, and of every source its pairs."""
+    shards = [shard for pairs in sources.values() for shard in pairs.shards]
+    claps = [shard.clap_space for shard in shards if shard.clap_space]
+    if not claps:
+        raise TranslatorError("there are no CLAP vectors in the data")
+    data = {
+        name: {"pairs": pairs.train, "held_out": pairs.held_out, "pictures": pairs.pictures, "unused": pairs.unused}
+        for name, pairs in sources.items()
+    }
+    return {"clip_space": shards[0].clip_space, "clap_space": claps[0], "data": data}
+
+
+def _train_group(
+    group: list[Settings], mix: Mix, facts: dict[str, Any], out: Path, device: str, half: bool, report: Report
+) -> None:
+    """Train translators that share their batches, epoch by epoch."""
+    clip_means = means(mix.sources).clip if any(settings.centred for settings in group) else None
+    jobs = [_begin(settings, mix.sources[0].dim, clip_means, facts, out, device) for settings in group]
+    held_out = Batch(*(column.to(device) for column in mix.held_out_pairs()))
+    constant = _constant_cosine(mix, held_out)
+    title, began, finished = "+".join(group[0].sources), time.monotonic(), 0
+    while active := [job for job in jobs if not job.done]:
+        number = min(job.epoch for job in active)
+        learning = [job for job in active if job.epoch == number]
+        started = time.monotonic()
+        _epoch(learning, mix, number, device, held_out)
+        for job in learning:
+            _save_state(job, facts, out)
+        seconds = time.monotonic() - started
+        finished += 1
+        ahead = max(job.settings.epochs for job in active) - number - 1
+        cosine = max(job.history[-1]["held_out_cosine"] for job in learning)
+        report(
+            f"{title}: epoch {number + 1}, {len(learning)} of {len(jobs)} learning, held-out cosine up to {cosine:.4f} "
+            f"(constant {constant:.4f}), {mix.pairs * len(learning) / seconds:,.0f} pairs/s, "
+            f"at most {_clock(ahead * (time.monotonic() - began) / finished)} left"
+        )
+        for job in learning:
+            if job.done:
+                _finish(job, facts, constant, out, half)
+                report(f"{job.settings.name}: best epoch {job.best_epoch}, {out / job.settings.name}.safetensors")
+    for job in jobs:
+        if _state_path(job.settings, out).exists():  # interrupted between its last epoch and its end
+            _finish(job, facts, constant, out, half)
+
+
+def _begin(
+    settings: Settings, dim: int, clip_means: Tensor | None, facts: dict[str, Any], out: Path, device: str
+) -> Job:
+    """A job as new, or as its last epoch left it."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        network = Translator(
+            settings.hidden, dim, settings.dropout, clip_means.clone() if settings.centred and clip_means is not None else None
+        ).to(device)
+    optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
+    job, path = Job(settings, network, optimizer), _state_path(settings, out)
+    if path.exists():
+        try:
+            state = torch.load(path, weights_only=True, map_location=device)
+        except Exception:
+            raise TranslatorError(f"{path}, the state of an interrupted training, is damaged; delete it") from None
+        if state["made_of"] != _made_of(settings, facts):
+            raise TranslatorError(
+                f"an interrupted training of {settings.name} with other settings or data lies in {out}; "
+                f"delete {path.name} there, or choose another folder"
+            )
+        network.load_state_dict(state["network"])
+        optimizer.load_state_dict(state["optimizer"])
+        job.history, job.best = state["history"], state["best"]
+    return job
+
+
+def _epoch(jobs: list[Job], mix: Mix, number: int, device: str, held_out: Batch) -> None:
+    """One pass over the training pairs for all ``jobs``; adds a row to the history of each."""
+    noises = {}
+    for job in jobs:
+        job.network.train()
+        job.network.generator = torch.Generator(device).manual_seed(_seed(job.settings, number, "dropout"))
+        noises[job.settings.name] = torch.Generator(device).manual_seed(_seed(job.settings, number, "noise"))
+    totals = {job.settings.name: torch.zeros((), device=device) for job in jobs}
+    started, steps = time.monotonic(), 0
+    for batch in mix.epoch(number):
+        batch = Batch(*(column.to(device, non_blocking=True) for column in batch))
+        for job in jobs:
+            loss = batch_loss(job, batch, noises[job.settings.name])
+            job.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            job.optimizer.step()
+            totals[job.settings.name] += loss.detach()
+        steps += 1
+    seconds = time.monotonic() - started
+    for job in jobs:
+        job.network.eval()
+        row = {"epoch": number + 1, "train_loss": totals[job.settings.name].item() / steps, **judge(job, held_out)}
+        if not all(map(math.isfinite, row.values())):
+            raise TranslatorError(f"the training of {job.settings.name} came to numbers that are not finite")
+        job.history.append({**row, "seconds": round(seconds, 2)})
+        if job.best_epoch == job.epoch:
+            job.best = {name: tensor.detach().clone() for name, tensor in job.network.state_dict().items()}
+
+
+def batch_loss(job: Job, batch: Batch, noise: torch.Generator) -> Tensor:
+    """The loss of one batch, with noise on the unit inputs where the settings say so."""
+    settings, network = job.settings, job.network
+    x = centred(batch.clip, network.clip_means, batch.kind)
+    if settings.noise:  # of a random length, in a random direction
+        length = settings.noise * torch.rand(len(x), 1, generator=noise, device=x.device) / x.shape[1] ** 0.5
+        x = F.normalize(x + length * torch.randn(x.shape, generator=noise, device=x.device), dim=-1)
+    return _loss(settings, network.layers(x), batch.clap)
+
+
+def _loss(settings: Settings, ours: Tensor, true: Tensor) -> Tensor:
+    if settings.loss == "cl":
+        return losses.cl(ours, true, settings.temperature)
+    return {"mse": losses.mse, "cos": losses.cos}[settings.loss](ours, true)
+
+
+@torch.no_grad()
+def judge(job: Job, held_out: Batch) -> dict[str, float]:
+    """held_out_loss, in batches of the training's size as the contrastive loss depends on it; held_out_cosine."""
+    ours = job.network(held_out.clip, held_out.kind)
+    size = job.settings.batch
+    chunks = list(zip(ours.split(size), held_out.clap.split(size), strict=True))
+    loss = sum(_loss(job.settings, a, b).item() * len(a) for a, b in chunks) / len(ours)
+    return {"held_out_loss": loss, "held_out_cosine": F.cosine_similarity(ours, held_out.clap).mean().item()}
+
+
+def _constant_cosine(mix: Mix, held_out: Batch) -> float:
+    """Mean cosine of the held-out CLAP vectors to the mean of the training's: what knowing nothing of CLIP reaches."""
+    mean = sum(w * means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
+    return F.cosine_similarity(mean.to(held_out.clap.device)[None], held_out.clap).mean().item()
+
+
+def _finish(job: Job, facts: dict[str, Any], constant: float, out: Path, half: bool) -> None:
+    from .curves import loss_curves
+
+    settings, row = job.settings, job.history[job.best_epoch - 1]
+    job.network.load_state_dict(job.best)
+    metrics = {
+        "best_epoch": job.best_epoch,
+        "epochs": job.epoch,
+        **{key: round(row[key], 5) for key in ("train_loss", "held_out_loss", "held_out_cosine")},
+        "constant_cosine": round(constant, 5),
+        "seconds": round(sum(row["seconds"] for row in job.history), 1),
+    }
+    table = io.StringIO()
+    writer = csv.DictWriter(table, list(row), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(job.history)
+    write(out / f"{settings.name}.csv", table.getvalue().encode())
+    write(out / f"{settings.name}.png", loss_curves(settings.name, job.history, job.best_epoch))
+    save_made(job.network, settings.name, "network", {**_made_of(settings, facts), "metrics": metrics}, out, half)
+    _state_path(settings, out).unlink(missing_ok=True)
+
+
+def save_made(
+    translator: torch.nn.Module, name: str, kind: str, made: dict[str, Any], out: Path, half: bool,
+    more: dict[str, str] | None = None,
+) -> Path:
+    """Write <name>.json with all that is known of a translator and, last, <name>.safetensors with the gist of it."""
+    made = {"name": name, "kind": kind, **made, "date": datetime.date.today().isoformat(), "torch": torch.__version__}
+    metrics = made.get("metrics", {})
+    gist = {
+        "name": name, "kind": kind, "clip_space": made["clip_space"], "clap_space": made["clap_space"],
+        "data": ", ".join(f"{source} {facts['pairs']}" for source, facts in made["data"].items()),
+        "date": made["date"], **(more or {}),
+        **{key: str(metrics[key]) for key in ("held_out_cosine", "constant_cosine") if key in metrics},
+        **{key: str(value) for key, value in made.get("settings", {}).items()
+           if key in ("loss", "noise", "centred") and value},
+    }  # fmt: skip
+    write(out / f"{name}.json", (json.dumps(made, indent=2) + "\n").encode())
+    path = out / f"{name}.safetensors"
+    save_translator(path, translator, gist, torch.float16 if half else torch.float32)
+    return path
+
+
+def _made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
+    """Spaces, data and settings: two trainings with the same are the same."""
+    data = {name: facts["data"][name] for name in settings.sources}
+    return {**facts, "data": data, "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}}
+
+
+def _finished(settings: Settings, facts: dict[str, Any], out: Path) -> bool:
+    """Whether ``out`` has it. Raises TranslatorError if it has another one of that name."""
+    if not (out / f"{settings.name}.safetensors").exists():
+        return False
+    try:
+        made = json.loads((out / f"{settings.name}.json").read_text(encoding="utf-8"))
+        same = all(made[key] == value for key, value in _made_of(settings, facts).items())
+    except (OSError, ValueError, KeyError):
+        same = False
+    if not same:
+        raise TranslatorError(
+            f"{out} has a {settings.name} already, made with other settings or data; choose another folder"
+        )
+    return True
+
+
+def _state_path(settings: Settings, out: Path) -> Path:
+    return out / f".{settings.name}.state"
+
+
+def _save_state(job: Job, facts: dict[str, Any], out: Path) -> None:
+    state = {
+        "made_of": _made_of(job.settings, facts), "network": job.network.state_dict(),
+        "optimizer": job.optimizer.state_dict(), "history": job.history, "best": job.best,
+    }  # fmt: skip
+    path = _state_path(job.settings, out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def _seed(settings: Settings, epoch: int, what: str) -> int:
+    """So that a translator is the same alone or beside others, interrupted or not."""
+    return zlib.crc32(f"{settings.seed} {epoch} {settings.name} {what}".encode())
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes}:{seconds:02}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02}:{seconds:02}"
