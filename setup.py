@@ -6,7 +6,7 @@ at the top, where people look for it. The recipes that train the weights are not
 
 from setuptools import find_packages, setup
 
-CODE = ["audioldm", "audioldm.*", "translator", "translator.*"]
+CODE = ["audioldm", "audioldm.*", "translator", "translator.*", "prior_steps", "prior_steps.*"]
 
 setup(
     packages=[*find_packages(include=CODE), "audioldm.models"],

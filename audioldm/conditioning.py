@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from translator.memory import Memory
+
 VECTOR_SUFFIX = embedding.SUFFIX
 MAX_PROMPTS = 64
 
@@ -150,7 +152,10 @@ def encode_prompt(model: LatentDiffusion, prompt: Prompt, translator: str | None
     """
     check_prompts(model, [prompt], translator)
     if prompt.kind == "image":
-        return model.image_encoder([prompt.content], model.translator(translator))
+        found = model.translator(translator)
+        if hasattr(found, "leaned_on"):
+            return _remembered(model, prompt, found)
+        return model.image_encoder([prompt.content], found)
     if prompt.kind == "audio":
         return model.clap.encode_audio([prompt.content])
     if prompt.kind == "vector":
@@ -158,6 +163,14 @@ def encode_prompt(model: LatentDiffusion, prompt: Prompt, translator: str | None
 
         return torch.from_numpy(prompt.content)[None].to(model.device)
     return model.clap.encode_text([prompt.content])
+
+
+def _remembered(model: LatentDiffusion, prompt: Prompt, memory: Memory) -> Tensor:
+    """What encode_prompt gives for a picture; and says, in one line, on which captions the memory leaned."""
+    clip = model.clip.encode_image([prompt.content])
+    said = ", ".join(f'{weight:.0%} "{caption}"' for caption, weight in memory.leaned_on(clip))
+    log.warning("the memory leaned on %s", said)
+    return memory(clip)
 
 
 def condition(model: LatentDiffusion, prompt: Prompt, translator: str | None = None) -> Tensor:

@@ -20,7 +20,7 @@ import socket
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urljoin
@@ -56,7 +56,26 @@ class Limits:
 LIMITS = Limits()
 
 
-def download(url: str, *, allow_private: bool | None = None, limits: Limits = LIMITS) -> bytes:
+class DownloadError(InputError):
+    """Why there is no download: a sentence, and for whoever makes many of them, a word.
+
+    ``kind``: bad_url, unreachable, forbidden_address, tls, timeout, incomplete, damaged, too_large, redirects, or
+    http_ and the status code; ``retry_after``: what the server said in a header of that name.
+    """
+
+    def __init__(self, message: str, kind: str, retry_after: str | None = None) -> None:
+        super().__init__(message)
+        self.kind, self.retry_after = kind, retry_after
+
+
+def download(
+    url: str,
+    *,
+    allow_private: bool | None = None,
+    limits: Limits = LIMITS,
+    headers: Mapping[str, str] = {},
+    on_answer: Callable[[Mapping[str, str]], object] = lambda headers: None,
+) -> bytes:
     """The body behind `url`; at most `limits.max_redirects` redirects are followed, each checked like `url`.
 
     Args:
@@ -64,9 +83,11 @@ def download(url: str, *, allow_private: bool | None = None, limits: Limits = LI
         allow_private: whether addresses that are not public may be reached;
             None: only if the environment says AUDIOLDM_ALLOW_PRIVATE_URLS=1.
         limits: sizes and times.
+        headers: of the request, beside or instead of HEADERS.
+        on_answer: shown the headers of every answer, redirects included, before its body is read; may raise InputError.
 
     Raises:
-        InputError: the URL is malformed, unreachable or forbidden; the answer is an error, too large or slow.
+        DownloadError: the URL is malformed, unreachable or forbidden; the answer is an error, too large or slow.
     """
     if allow_private is None:
         allow_private = os.environ.get(ALLOW_PRIVATE_VARIABLE) == "1"
@@ -80,13 +101,14 @@ def download(url: str, *, allow_private: bool | None = None, limits: Limits = LI
     with contextlib.closing(HTTPAdapter()) as adapter, _Guard(allow_private, limits) as guard:
         adapter.poolmanager.pool_classes_by_scheme = guard.pool_classes()
         for _ in range(limits.max_redirects + 1):
-            request = _prepare(url)
+            request = _prepare(url, headers)
             with guard.explaining(url), adapter.send(request, **options) as response:
+                on_answer(response.headers)
                 location = response.headers.get("Location")
                 if response.status_code not in REDIRECTS or not location:
                     return _body(response, label(url), limits)
             url = _redirect_target(request.url, location)
-    raise InputError(f"{label(url)} lies behind more than {limits.max_redirects} redirects")
+    raise DownloadError(f"{label(url)} lies behind more than {limits.max_redirects} redirects", "redirects")
 
 
 def label(source: str) -> str:
@@ -97,31 +119,32 @@ def label(source: str) -> str:
     return shown if len(shown) <= 100 else shown[:99] + "…"
 
 
-def too_many_bytes(name: str, limits: Limits) -> InputError:
-    return InputError(f"{name} is larger than {limits.max_bytes / 1e6:g} MB")
+def too_many_bytes(name: str, limits: Limits) -> DownloadError:
+    return DownloadError(f"{name} is larger than {limits.max_bytes / 1e6:g} MB", "too_large")
 
 
-def _prepare(url: str) -> requests.PreparedRequest:
+def _prepare(url: str, headers: Mapping[str, str]) -> requests.PreparedRequest:
     if url.partition(":")[0].lower() not in ("http", "https"):
-        raise InputError(f"{label(url)} is not an http or https address")
+        raise DownloadError(f"{label(url)} is not an http or https address", "bad_url")
     try:
-        return requests.Request("GET", url, headers=HEADERS).prepare()
+        return requests.Request("GET", url, headers={**HEADERS, **headers}).prepare()
     except ValueError as error:  # requests' own errors about URLs are ValueErrors too
-        raise InputError(f"{label(url)} is not a valid URL") from error
+        raise DownloadError(f"{label(url)} is not a valid URL", "bad_url") from error
 
 
 def _redirect_target(url: str, location: str) -> str:
     try:
         return urljoin(url, location.encode("latin-1").decode("utf-8", "replace"))
     except ValueError as error:
-        raise InputError(f"{label(url)} redirects to something that is not a valid URL") from error
+        raise DownloadError(f"{label(url)} redirects to something that is not a valid URL", "redirects") from error
 
 
 def _body(response: requests.Response, name: str, limits: Limits) -> bytes:
     if response.status_code // 100 != 2:
         # The phrase is ours: the server's own may hold anything.
         answer = f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()
-        raise InputError(f"{name} cannot be downloaded: the server answered {answer}")
+        message = f"{name} cannot be downloaded: the server answered {answer}"
+        raise DownloadError(message, f"http_{response.status_code}", response.headers.get("Retry-After"))
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limits.max_bytes:
         raise too_many_bytes(name, limits)
@@ -215,7 +238,8 @@ class _Guard:
     def _check(self, host: str, address: str) -> None:
         if not self._allow_private and not is_public(address):
             allowed = f"{ALLOW_PRIVATE_VARIABLE}=1 in the environment allows such addresses"
-            raise InputError(f"{host} has the address {address}, which is not public; {allowed}")
+            message = f"{host} has the address {address}, which is not public; {allowed}"
+            raise DownloadError(message, "forbidden_address")
 
     def _watch(self, host: str, connected: socket.socket) -> None:
         self._check(host, connected.getpeername()[0])  # should a future urllib3 make its sockets elsewhere
@@ -233,24 +257,25 @@ class _Guard:
             failure = error
         # Asked first: what is cut off can look like much else, such as a redirect without a target.
         if self._expired:
-            raise InputError(f"{name} took longer than {self._limits.total_s:g} seconds") from failure
+            raise DownloadError(f"{name} took longer than {self._limits.total_s:g} seconds", "timeout") from failure
         if isinstance(failure, InputError):
             raise failure
         if failure:
-            raise InputError(f"{name} cannot be downloaded: {self._reason(failure)}") from failure
+            kind, reason = self._reason(failure)
+            raise DownloadError(f"{name} cannot be downloaded: {reason}", kind) from failure
 
-    def _reason(self, error: Exception) -> str:
+    def _reason(self, error: Exception) -> tuple[str, str]:
         cause = error.args[0] if error.args else None
         if isinstance(error, requests.exceptions.SSLError):
-            return "its certificate cannot be verified or the TLS connection failed"
+            return "tls", "its certificate cannot be verified or the TLS connection failed"
         if isinstance(error, requests.Timeout) or isinstance(cause, urllib3.exceptions.ReadTimeoutError):
-            return f"the server sent nothing for {self._limits.read_s:g} seconds"
+            return "timeout", f"the server sent nothing for {self._limits.read_s:g} seconds"
         if isinstance(error, requests.exceptions.ContentDecodingError):
-            return "its compressed body is damaged"
-        return "the connection ended before everything had arrived"
+            return "damaged", "its compressed body is damaged"
+        return "incomplete", "the connection ended before everything had arrived"
 
 
-def _unreachable(host: str, why: str) -> InputError:
+def _unreachable(host: str, why: str) -> DownloadError:
     proxies = urllib.request.getproxies_environment()
     hint = " (the proxy that the environment names is not used)" if proxies else ""
-    return InputError(f"{host} cannot be reached: {why}{hint}")
+    return DownloadError(f"{host} cannot be reached: {why}{hint}", "unreachable")

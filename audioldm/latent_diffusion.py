@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from translator import TranslatorError, zoo
+from translator import TranslatorError, settings, zoo
 
 from .checkpoints import hub, registry
 from .checkpoints.registry import ModelFolder
@@ -23,8 +23,6 @@ from .errors import InputError
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-    from translator.model import Translator
 
     from .clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
 
@@ -217,21 +215,25 @@ class LatentDiffusion:
     def find_translator(self, name: str | None = None) -> zoo.Entry:
         """The translator file called ``name`` (or at that path; None: the model's default) for these spaces.
 
-        Raises InputError: unknown name, with the nearest ones, or a translator of other spaces.
+        "memory" is made for any model, when it is first asked for. Raises InputError: unknown name, with the nearest
+        ones, or a translator of other spaces.
         """
+        from . import translators
+
         name = self.folder.index.get("default_translator") if name is None else name
         if name is None:
             raise InputError(
-                f"no translator from pictures to sounds comes with {self.folder.name}; "
-                "--translator names one that was trained for it"
+                f"no translator from pictures to sounds comes with {self.folder.name}; {translators.ways(self)}"
             )
-        roots = [parent / "translators" for parent in (self.folder.path.parent, registry.models_dir())]
         try:
-            return zoo.find(name, roots, *self.spaces)
+            return zoo.find(name, translators.roots(self.folder), *self.spaces)
         except TranslatorError as error:
-            raise InputError(str(error)) from None
+            if name == settings.MEMORY:
+                return zoo.read_entry(translators.remember(self))
+            way = f"; {translators.ways(self, name)}" if settings.trainable(name) else ""
+            raise InputError(f"{error}{way}") from None
 
-    def translator(self, name: str | None = None) -> Translator:
+    def translator(self, name: str | None = None) -> nn.Module:
         """The translator that find_translator finds, loaded. Raises InputError."""
         entry = self.find_translator(name)  # first: a wrong name is told before torch takes its seconds
         if entry.path not in self._translators:
@@ -241,7 +243,7 @@ class LatentDiffusion:
                 translator = load_translator(entry.path)
             except TranslatorError as error:
                 raise InputError(str(error)) from None
-            self._check_dimensions(entry, translator.fc1.in_features)
+            self._check_dimensions(entry, translator.dim)
             self._translators[entry.path] = translator
         return self._translators[entry.path]
 
@@ -256,7 +258,7 @@ class LatentDiffusion:
             )
 
     @cached_property
-    def _translators(self) -> dict[Path, Translator]:
+    def _translators(self) -> dict[Path, nn.Module]:
         return {}
 
     @cached_property

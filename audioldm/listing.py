@@ -7,14 +7,13 @@ from translator import zoo
 from .checkpoints import download, registry
 from .clap.spaces import clap_fingerprint, clip_fingerprint
 from .errors import InputError
-
-UNTOLD = ("clip_space", "clap_space", "name")  # metadata that the list shows elsewhere
+from .translators import home
 
 
 def listing() -> list[str]:
     """Lines of text: each bundled model with its size, and under it the translators that fit it, with what is known;
     then the models that can be downloaded. No server is asked."""
-    entries = zoo.available(registry.models_dir() / "translators")
+    entries = [entry for root in (home(), registry.models_dir() / "translators") for entry in zoo.available(root)]
     lines, shown = ["models and their translators (* default):"], set()
     for name in registry.names():
         try:
@@ -49,7 +48,5 @@ def _published() -> list[str]:
 
 
 def _described(entry: zoo.Entry) -> str:
-    facts = ", ".join(
-        f"{name} {value}" for name, value in sorted(entry.metadata.items()) if name not in UNTOLD
-    )
+    facts = zoo.facts(entry)
     return f"{entry.name} ({facts})" if facts else entry.name

@@ -1,4 +1,4 @@
-"""Linear translators without descent: sums over the pairs, then one solution. Seconds, in one stream, any number of rows.
+"""Linear translators without descent: sums over the pairs, then one solution. Seconds, for any number of rows.
 
 x = norm(norm(c) - μ_C) and y = a - μ_A, with one μ_C for CLIP's texts and one for its images (C3, arXiv 2401.08567;
 arXiv 2602.17584). What is sought is the W of ``model.LinearTranslator``.

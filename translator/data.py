@@ -66,12 +66,14 @@ class Pairs:
         marks = []
         with tempfile.TemporaryFile() as ids:  # eight bytes for each row: on disk, as there may be many
             for shard, number in self._groups:
-                table = _read(shard, number, ["id", "status", "caption", "clip_kind", "clap"][: 5 if shard.clap_space else 4])
+                table = _read(
+                    shard, number, ["id", "status", "caption", "clip_kind", "clap"][: 5 if shard.clap_space else 4]
+                )
                 names, captions = table["id"].to_pylist(), table["caption"].to_pylist()
                 ids.write(np.array([_hash(str(name)) for name in names], np.uint64).tobytes())
-                keys = [_hash(" ".join(caption.casefold().split()) if caption else f"id {name}")
-                        for name, caption in zip(names, captions, strict=True)]  # fmt: skip
-                usable = np.array([status == OK for status in table["status"].to_pylist()])
+                words = [" ".join((caption or "").casefold().split()) for caption in captions]
+                keys = [_hash(text or f"id {name}") for name, text in zip(names, words, strict=True)]
+                usable = np.array([status == OK for status in table["status"].to_pylist()], bool)
                 paired = usable & (table["clap"].is_valid().to_numpy() if shard.clap_space else False)
                 held = np.array(keys, np.float64) < held_out * 2.0**64
                 mark = np.where(paired, np.where(held, HELD_OUT, TRAIN), np.where(usable, PICTURE, UNUSED))
@@ -90,7 +92,9 @@ class Pairs:
                 for shard, number in self._groups:
                     for name in _read(shard, number, ["id"])["id"].to_pylist():
                         if _hash(str(name)) == twice:
-                            raise TranslatorError(f'the id "{name}" stands more than once in the shards of {self.source}')
+                            raise TranslatorError(
+                                f'the id "{name}" stands more than once in the shards of {self.source}'
+                            )
 
     def buffers(self, *marks: int, order: np.random.Generator | None = None) -> Iterator[Batch]:
         """All rows with one of ``marks``, about BUFFER at a time, shuffled by ``order``; the next are read meanwhile.
@@ -138,10 +142,20 @@ class Pairs:
         names = ["clip_kind", "clip", *(["clap"] if PICTURE not in marks else [])]
         table = _read(shard, group, names).filter(np.isin(self._marks[number], marks))
         clip, clap = (_vectors(table, name, shard) if name in names else None for name in ("clip", "clap"))
-        kinds = np.array([KINDS.index(kind) if kind in KINDS else -1 for kind in table["clip_kind"].to_pylist()], np.int64)
+        kinds = np.array(
+            [KINDS.index(kind) if kind in KINDS else -1 for kind in table["clip_kind"].to_pylist()], np.int64
+        )
         if (kinds < 0).any():
             raise TranslatorError(f"{shard.path} has rows whose clip_kind is neither {' nor '.join(KINDS)}")
         return clip, np.zeros((len(clip), 0), np.float32) if clap is None else clap, kinds
+
+    def captions(self, order: np.random.Generator) -> Iterator[tuple[list[str], Batch]]:
+        """The captions of the training pairs and their vectors, a row group at a time, in ``order``."""
+        for number in order.permutation(len(self._groups)).tolist():
+            keep = self._marks[number] == TRAIN
+            if keep.any():
+                words = _read(*self._groups[number], ["caption"]).filter(keep)["caption"].to_pylist()
+                yield [word or "" for word in words], Batch(*map(torch.from_numpy, self._load_group(number, (TRAIN,))))
 
     def held_out_pairs(self) -> Batch:
         """The first HELD_OUT_ROWS pairs that are held out."""
@@ -171,7 +185,9 @@ class Mix:
         ends = np.round(np.cumsum([0, *self.weights]) * batch).astype(int)
         self.counts = np.diff(ends).tolist()
         if min(self.counts) < 1:
-            raise TranslatorError(f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}")
+            raise TranslatorError(
+                f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}"
+            )
 
     @property
     def pairs(self) -> int:

@@ -1,4 +1,4 @@
-"""ImageHear: 101 photographs of about thirty things that sound, the test set of the field.
+"""ImageHear: 101 photographs of thirty things that sound, the test set of the field.
 
 Sheffer and Adi, "I Hear Your True Colors: Image Guided Audio Generation", arXiv 2211.03089; in the repository im2wav.
 The class is the file's name without digits. NEVER TRAIN OR TUNE ON IT: its figures are compared between papers, and
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +18,6 @@ from urllib.parse import quote
 from . import TranslatorError
 from .labelled import Picture, is_picture, label_of
 
-COUNT = 101  # photographs
 _AT = "RoySheffer/im2wav", "Data/ImageHear", "ee1ba8d3b4dea9f95626fdae71e061c4cdf50d8d"  # a commit: it cannot change
 LISTING = "https://api.github.com/repos/{}/contents/{}?ref={}".format(*_AT)
 FILES = "https://raw.githubusercontent.com/{0}/{2}/{1}/".format(*_AT)
@@ -37,6 +34,8 @@ def photographs(
 
     Raises TranslatorError: something cannot be fetched (the next call goes on from there), or is not what was listed.
     """
+    from .model import write
+
     cache = Path(cache)
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -44,7 +43,7 @@ def photographs(
         if not listed.is_file():
             content = _fetch(fetch, listing)
             _names(content)
-            _write(listed, content)
+            write(listed, content)
         pictures = []
         for name, sha in _names(listed.read_bytes()):
             path = cache / name
@@ -52,7 +51,7 @@ def photographs(
                 content = _fetch(fetch, files + quote(name))
                 if _git_hash(content) != sha:
                     raise TranslatorError(f"{name} is not what ImageHear lists under that name; was it cut short?")
-                _write(path, content)
+                write(path, content)
             pictures.append(Picture(name, str(path), label_of(name)))
         return pictures
     except OSError as error:
@@ -82,16 +81,3 @@ def _fetch(fetch: Callable[[str], bytes], url: str) -> bytes:
         return fetch(url)
     except ValueError as error:
         raise TranslatorError(f"ImageHear is not complete yet, and running again goes on from here: {error}") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Under a temporary name first, so that what has the name is whole."""
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".part", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise

@@ -1,22 +1,27 @@
-"""Translation without training: what would words have been that CLIP sees as this picture? Their CLAP vectors, averaged.
+"""Translation without training: which captions does CLIP see in this picture? Their CLAP vectors, averaged.
 
 A bank of captions is embedded by CLIP's and by CLAP's text tower. A picture's CLIP vector is compared with all captions
-in CLIP space, and the CLAP vectors of those it is near to are averaged by how near it is; so it works for any two spaces
-at once, and can say which captions it leaned on. The idea is DeCap's projection onto a memory of texts (Li et al., ICLR
-2023, arXiv 2303.03032), whose fixed temperature of 1/150 fits CLIP's narrow cosines only: here they are brought to zero
-mean and unit deviation over the bank first.
+in CLIP space, and the CLAP vectors of those it is near to are averaged by how near it is. So it works for any two
+spaces at once, and can say which captions it leaned on. The idea is DeCap's projection onto a memory of texts (Li et
+al., ICLR 2023, arXiv 2303.03032), whose fixed temperature of 1/150 fits CLIP's narrow cosines only: here they are
+brought to zero mean and unit deviation over the bank first.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from . import TranslatorError
+
+if TYPE_CHECKING:
+    from .data import Pairs
 
 SHARPNESS = 6.0  # factor on the standardised cosines; chosen on photographs that judge nothing (docs/translators.md)
 
@@ -73,10 +78,22 @@ class Memory(nn.Module):
         return [(self.captions[row], weight) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)]
 
 
-def bank(captions: Sequence[str], size: int, seed: int = 0) -> list[int]:
-    """Rows of ``size`` different captions, in their order, drawn by ``seed``. Raises TranslatorError if there are none."""
-    rows = list({caption.strip().casefold(): row for row, caption in enumerate(captions) if caption.strip()}.values())
+def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
+    """A memory of ``size`` different captions of the training pairs (of captions, not of pictures), drawn by ``seed``.
+
+    Raises TranslatorError if there are fewer than two.
+    """
+    captions, clips, claps, order = [], [], [], np.random.default_rng(seed)
+    for pairs in sources:
+        for words, batch in pairs.captions(order):
+            texts = [row for row in range(len(words)) if batch.kind[row] == 0 and words[row]]
+            captions += [words[row] for row in texts]
+            clips.append(batch.clip[texts])
+            claps.append(batch.clap[texts])
+            if len(captions) >= 2 * size:  # some are the same
+                break
+    rows = list({caption.casefold(): row for row, caption in enumerate(captions)}.values())
+    rows = [rows[i] for i in order.permutation(len(rows))[:size]]
     if len(rows) < 2:
-        raise TranslatorError("a memory needs two different captions or more")
-    order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed))[:size]
-    return sorted(rows[i] for i in order.tolist())
+        raise TranslatorError("a memory needs two different captions or more, embedded by CLIP's text tower")
+    return Memory(torch.cat(clips)[rows], torch.cat(claps)[rows], [captions[row] for row in rows])

@@ -13,6 +13,7 @@ import numpy as np
 
 RESAMPLES = 2000  # of the bootstrap: 95 % intervals to about a twentieth of their width
 LEVELS = (2.5, 97.5)  # per cent
+BLOCK = 4_000_000  # counts, 32 MB
 
 
 @dataclass(frozen=True)
@@ -125,13 +126,25 @@ def gap(centres: np.ndarray, others: np.ndarray) -> float:
     return float(np.linalg.norm(centres.mean(axis=0) - others.mean(axis=0)))
 
 
+def plane(centres: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(dim,) origin and (dim, 2) axes of the plane that shows most of both (PCA of the classes' means).
+
+    Of the classes' means, so that the class with most pictures does not choose the view.
+    """
+    points = np.concatenate([centres, others])
+    origin = points.mean(axis=0)
+    return origin, np.linalg.svd(points - origin, full_matrices=False)[2][:2].T
+
+
 def _resampled(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(RESAMPLES, M): means of as many rows as there are, drawn with replacement.
 
-    How often each row is drawn, times the rows: no copy of the rows for each resample.
+    How often each row is drawn, times the rows; in blocks, as of many rows these counts would fill the memory.
     """
     count = len(rows)
-    return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) @ rows / count
+    even, block = np.full(count, 1 / count), max(1, BLOCK // count)
+    sizes = [min(block, RESAMPLES - start) for start in range(0, RESAMPLES, block)]
+    return np.concatenate([random.multinomial(count, even, size=size) @ rows / count for size in sizes])
 
 
 def _estimates(values: np.ndarray, *resamples: np.ndarray | None) -> list[Estimate]:

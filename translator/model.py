@@ -33,9 +33,7 @@ class Translator(nn.Module):
             input of that kind (C3, arXiv 2401.08567); None: none, as in the thesis.
     """
 
-    def __init__(
-        self, hidden: int, dim: int = 512, dropout: float = 0.0, clip_means: Tensor | None = None
-    ) -> None:
+    def __init__(self, hidden: int, dim: int = 512, dropout: float = 0.0, clip_means: Tensor | None = None) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, hidden)
@@ -120,7 +118,7 @@ def load_translator(path: str | Path) -> nn.Module:
         raise TranslatorError(f"{path} is damaged: it holds weights that are not numbers")
     try:
         translator = _build({name: tensor.float() for name, tensor in state.items()}, metadata)
-    except (RuntimeError, ValueError, IndexError):
+    except (RuntimeError, ValueError, IndexError, TypeError):
         raise TranslatorError(f"{path} is not a translator: its tensors do not fit each other") from None
     if translator is None:
         raise TranslatorError(f"{path} is not a translator: it must hold {', '.join(sorted(TENSORS))}")
@@ -152,8 +150,8 @@ def save_translator(
 ) -> None:
     """Write ``translator`` as safetensors, whole or not at all; a file at ``path`` is replaced.
 
-    ``metadata`` (strings) must say clip_space and clap_space, the fingerprints of the spaces; of a network ``hidden`` is
-    added. ``dtype``: of the numbers in the file; float16 halves it. Raises TranslatorError if a space is missing.
+    ``metadata`` (strings) must say clip_space and clap_space, the fingerprints of the spaces; of a network ``hidden``
+    is added. ``dtype``: of the numbers in the file; float16 halves it. Raises TranslatorError if a space is missing.
     """
     missing = {"clip_space", "clap_space"} - set(metadata)
     if missing:

@@ -6,6 +6,8 @@ The thesis's eighteen are called ``{audiocaps,wit,audiocaps_wit}_{mse,cos,cl}_{2
 from __future__ import annotations
 
 import itertools
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -36,9 +38,29 @@ class Settings:
     temperature: float = 0.5  # of the contrastive loss
     noise: float = 0.0  # greatest length of Gaussian noise on the unit input (C3, arXiv 2401.08567)
     centred: bool = False  # inputs minus the mean of their kind, text or image (C3)
-    patience: int = 5  # epochs without a better held-out loss, after which training stops; 0: never
+    patience: int = 3  # epochs without a held-out loss better by ``gain``, after which training stops; 0: never stops
+    gain: float = 0.01  # share of the held-out loss
     held_out: float = 0.05  # share of the pairs
     seed: int = 0
+
+    def checked(self) -> Settings:
+        """The same settings, if all are in their ranges. Raises TranslatorError."""
+        for flag, good, range_ in (
+            ("hidden", 1 <= self.hidden <= 65536, "from 1 to 65536"),
+            ("lr", 0 < self.lr < math.inf, "above 0"),
+            ("epochs", self.epochs >= 1, "1 or more"),
+            ("batch", self.batch >= 1, "1 or more"),
+            ("dropout", 0 <= self.dropout < 1, "from 0 to below 1"),
+            ("temperature", 0 < self.temperature < math.inf, "above 0"),
+            ("noise", 0 <= self.noise < math.inf, "0 or more"),
+            ("patience", self.patience >= 0, "0 or more"),
+            ("gain", 0 <= self.gain < 1, "from 0 to below 1"),
+            ("held_out", 0 < self.held_out < 1, "between 0 and 1"),
+            ("seed", 0 <= self.seed < 2**63, "a whole number from 0 on"),
+        ):
+            if not good:
+                raise TranslatorError(f"{flag} must be {range_}, not {getattr(self, flag)}")
+        return self
 
 
 def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
@@ -46,23 +68,28 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
 
     ``known``: names of the sources of which <data> may be made, joined by ``_``. Raises TranslatorError.
     """
-    rest, noise, centred = name, 0.0, False
-    while rest.endswith(("_noise", "_centred")):
-        rest, _, variant = rest.rpartition("_")
-        noise, centred = (1.0, centred) if variant == "noise" else (noise, True)
-    data, _, hidden = rest.rpartition("_")
-    data, _, loss = data.rpartition("_")
+    form = rf"(.+)_({'|'.join(LOSSES)})_([1-9][0-9]{{0,4}})(_noise)?(_centred)?"
+    match = re.fullmatch(form, name)
+    data, loss, hidden, noise, centred = match.groups() if match else ("", "", 0, None, None)
     sources = _sources(data, tuple(known))
-    if loss not in LOSSES or not hidden.isdecimal() or not 1 <= int(hidden) <= 65536 or not sources:
+    if not 1 <= int(hidden) <= 65536 or not sources or len(set(sources)) < len(sources):
         raise TranslatorError(
             f'"{name}" is no name of a translator that can be trained: it is '
             f"<data>_<{'|'.join(LOSSES)}>_<hidden>, with data of {', '.join(sorted(known)) or 'none'}, "
             f"or {', '.join(CLOSED_FORM)} or {MEMORY}"
         )
-    settings = Settings(name, sources, loss, int(hidden), noise=noise, centred=centred)
+    settings = Settings(name, sources, loss, int(hidden), noise=1.0 if noise else 0.0, centred=bool(centred))
     if loss == "cl" and len(sources) > 1:  # the thesis's exception
         settings = replace(settings, lr=2e-3, epochs=60, dropout=0.5)
     return settings
+
+
+def trainable(name: str) -> bool:
+    """Whether ``audioldm-translator train`` takes this name, with the sources of the thesis."""
+    try:
+        return name in (*CLOSED_FORM, MEMORY) or bool(parse(name))
+    except TranslatorError:
+        return False
 
 
 def _sources(data: str, known: tuple[str, ...]) -> tuple[str, ...]:

@@ -128,8 +128,11 @@ def _read_footer(path: Path) -> Shard:
         if missing:
             raise TranslatorError(f"{path} is no shard of embeddings: it lacks {', '.join(missing)}")
         clip = columns.field("clip").type
-        if not pa.types.is_fixed_size_list(clip) or ("clap" in columns.names and columns.field("clap").type != clip):
-            raise TranslatorError(f"{path} is no shard of embeddings: its vectors must be lists of one fixed length")
+        good = pa.types.is_fixed_size_list(clip) and clip.value_type == pa.float32()
+        if not good or ("clap" in columns.names and columns.field("clap").type != clip):
+            raise TranslatorError(
+                f"{path} is no shard of embeddings: its vectors must be lists of float32, all of one length"
+            )
         sizes = tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
         return Shard(
             path, metadata["source"], metadata["clip_space"], metadata.get("clap_space"), clip.list_size, sizes

@@ -1,12 +1,14 @@
 """The thesis's text files, one for each pair, in its two layouts; read as numbers, never run as Python.
 
-For captions: "CLIP Embedding:", the numbers one a line, "CLAP Embedding:", the numbers. For pictures: "embedding CLIP", a
-tensor as torch prints it, "embedding CLAP", another.
+For captions: "CLIP Embedding:", the numbers one a line, "CLAP Embedding:", the numbers. For pictures: "embedding CLIP",
+a tensor as torch prints it, "embedding CLAP", another.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -58,6 +60,8 @@ def _numbers(text: str, path: Path) -> np.ndarray:
         raise TranslatorError(f"{path} holds something else than numbers") from None
     if not numbers or not all(map(math.isfinite, numbers)):
         raise TranslatorError(f"{path} holds {'numbers that are not finite' if numbers else 'no numbers'}")
+    if not any(numbers):
+        raise TranslatorError(f"{path} holds a vector of zeros, which points nowhere")
     return np.array(numbers, np.float32)
 
 
@@ -71,3 +75,40 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         raise TranslatorError(f"there are no .txt files in {folder}")
     for path in files:
         yield (path.stem, *read_text_pair(path))
+
+
+def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
+    """Write the pairs of a folder of text files as one embedding shard, the new file ``out``; returns their number.
+
+    The files hold no captions: each pair is held out, or not, by its name. Raises TranslatorError.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from .shards import OK, ROW_GROUP, schema
+
+    if out.exists():
+        raise TranslatorError(f"{out} is there already")
+    pairs = text_pairs(folder)
+    first = next(pairs)
+    columns = schema(source, clip_space, clap_space, dim=len(first[1]))
+    part = out.with_name(f".{out.name}.part")
+    count = 0
+    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with pq.ParquetWriter(part, columns) as writer:
+            rows = itertools.chain([first], pairs)
+            while lot := list(itertools.islice(rows, ROW_GROUP)):
+                for name, clip, _ in lot:
+                    if len(clip) != len(first[1]):
+                        raise TranslatorError(
+                            f"{name} in {folder} has {len(clip)} numbers, {first[0]} has {len(first[1])}"
+                        )
+                table = [{"id": name, "source": source, "status": OK, "clip": clip, "clip_kind": kind, "clap": clap}
+                         for name, clip, clap in lot]  # fmt: skip
+                writer.write_table(pa.Table.from_pylist(table, columns))
+                count += len(lot)
+        os.replace(part, out)
+    finally:
+        part.unlink(missing_ok=True)
+    return count

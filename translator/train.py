@@ -1,4 +1,4 @@
-"""Train translators: several at once on one stream of pairs, each as it would be alone; resumable, best weights kept."""
+"""Train translators: several at once on one stream of pairs, each as it would be alone; resumable, the best kept."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError, losses
-from .closed_form import means
+from . import TranslatorError, closed_form, losses, memory
 from .data import Batch, Mix, Pairs
 from .model import Translator, centred, save_translator, write
 from .settings import Settings
@@ -49,8 +48,13 @@ class Job:
 
     @property
     def done(self) -> bool:
+        """After all epochs, or when the held-out loss has not fallen by its ``gain`` for ``patience`` of them."""
+        reference, gained = math.inf, 0
+        for row in self.history:
+            if row["held_out_loss"] < reference * (1 - self.settings.gain):
+                reference, gained = row["held_out_loss"], row["epoch"]
         patience = self.settings.patience
-        return self.epoch >= self.settings.epochs or bool(patience and self.epoch - self.best_epoch >= patience)
+        return self.epoch >= self.settings.epochs or bool(patience and self.epoch - gained >= patience)
 
 
 def train(
@@ -62,7 +66,7 @@ def train(
     half: bool = False,
     report: Report = print,
 ) -> list[Path]:
-    """Train ``wanted`` and write for each <name>.safetensors, .json, .csv and .png into ``out``; returns the first of each.
+    """Train ``wanted``; write <name>.safetensors, .json, .csv and .png of each into ``out``, and return the first ones.
 
     Translators of the same data share one pass over it. What is finished in ``out`` is left as it is, and what was
     interrupted goes on after its last epoch. ``sources``: the pairs by name. ``half``: 16-bit numbers in the files.
@@ -82,6 +86,36 @@ def train(
     return [out / f"{settings.name}.safetensors" for settings in wanted]
 
 
+def fit_closed(name: str, sources: dict[str, Pairs], out: Path, half: bool = False) -> Path:
+    """Fit ``procrustes`` or ``ridge`` to all sources and write <name>.safetensors and .json into ``out``.
+
+    Raises TranslatorError: too few pairs, or ``out`` has one made of other data.
+    """
+    made = data_facts(sources)
+    path, began = out / f"{name}.safetensors", time.monotonic()
+    if _there(path, made):
+        return path
+    translator, found = closed_form.fit(name, list(sources.values()))
+    mixed = Mix([pairs for pairs in sources.values() if pairs.train])
+    held = mixed.held_out_pairs()
+    metrics = {
+        "held_out_cosine": round(F.cosine_similarity(translator(held.clip, held.kind), held.clap).mean().item(), 5),
+        "constant_cosine": round(_constant_cosine(mixed, held), 5),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return save_made(translator, name, name, {**made, "fit": found, "metrics": metrics}, out, half)
+
+
+def keep_memory(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
+    """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises as fit_closed."""
+    made = {**data_facts(sources), "captions": size, "seed": seed}
+    path = out / "memory.safetensors"
+    if _there(path, made):
+        return path
+    kept = memory.draw(list(sources.values()), size, seed)
+    return save_made(kept, "memory", "memory", made, out, half=False, more=kept.facts())
+
+
 def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
     """What is recorded of the data: the spaces, and of every source its pairs."""
     shards = [shard for pairs in sources.values() for shard in pairs.shards]
@@ -99,7 +133,7 @@ def _train_group(
     group: list[Settings], mix: Mix, facts: dict[str, Any], out: Path, device: str, half: bool, report: Report
 ) -> None:
     """Train translators that share their batches, epoch by epoch."""
-    clip_means = means(mix.sources).clip if any(settings.centred for settings in group) else None
+    clip_means = closed_form.means(mix.sources).clip if any(settings.centred for settings in group) else None
     jobs = [_begin(settings, mix.sources[0].dim, clip_means, facts, out, device) for settings in group]
     held_out = Batch(*(column.to(device) for column in mix.held_out_pairs()))
     constant = _constant_cosine(mix, held_out)
@@ -136,7 +170,10 @@ def _begin(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = Translator(
-            settings.hidden, dim, settings.dropout, clip_means.clone() if settings.centred and clip_means is not None else None
+            settings.hidden,
+            dim,
+            settings.dropout,
+            clip_means.clone() if settings.centred and clip_means is not None else None,
         ).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
     job, path = Job(settings, network, optimizer), _state_path(settings, out)
@@ -213,7 +250,7 @@ def judge(job: Job, held_out: Batch) -> dict[str, float]:
 
 def _constant_cosine(mix: Mix, held_out: Batch) -> float:
     """Mean cosine of the held-out CLAP vectors to the mean of the training's: what knowing nothing of CLIP reaches."""
-    mean = sum(w * means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
+    mean = sum(w * closed_form.means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
     return F.cosine_similarity(mean.to(held_out.clap.device)[None], held_out.clap).mean().item()
 
 
@@ -240,7 +277,12 @@ def _finish(job: Job, facts: dict[str, Any], constant: float, out: Path, half: b
 
 
 def save_made(
-    translator: torch.nn.Module, name: str, kind: str, made: dict[str, Any], out: Path, half: bool,
+    translator: torch.nn.Module,
+    name: str,
+    kind: str,
+    made: dict[str, Any],
+    out: Path,
+    half: bool,
     more: dict[str, str] | None = None,
 ) -> Path:
     """Write <name>.json with all that is known of a translator and, last, <name>.safetensors with the gist of it."""
@@ -263,22 +305,29 @@ def save_made(
 def _made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
     """Spaces, data and settings: two trainings with the same are the same."""
     data = {name: facts["data"][name] for name in settings.sources}
-    return {**facts, "data": data, "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()}}
+    return {
+        **facts,
+        "data": data,
+        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()},
+    }
 
 
 def _finished(settings: Settings, facts: dict[str, Any], out: Path) -> bool:
     """Whether ``out`` has it. Raises TranslatorError if it has another one of that name."""
-    if not (out / f"{settings.name}.safetensors").exists():
+    return _there(out / f"{settings.name}.safetensors", _made_of(settings, facts))
+
+
+def _there(path: Path, made: dict[str, Any]) -> bool:
+    """Whether a translator is there, and its JSON says the same. Raises TranslatorError if it says otherwise."""
+    if not path.exists():
         return False
     try:
-        made = json.loads((out / f"{settings.name}.json").read_text(encoding="utf-8"))
-        same = all(made[key] == value for key, value in _made_of(settings, facts).items())
-    except (OSError, ValueError, KeyError):
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        same = all(found[key] == value for key, value in made.items())
+    except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
-        raise TranslatorError(
-            f"{out} has a {settings.name} already, made with other settings or data; choose another folder"
-        )
+        raise TranslatorError(f"{path} is there already, made with other settings or data; choose another folder")
     return True
 
 

@@ -88,6 +88,14 @@ def find(name: str, roots: list[Path], clip_space: str, clap_space: str) -> Entr
     )
 
 
+UNTOLD = ("clip_space", "clap_space", "name", "captions")  # facts that a list of one model's translators need not say
+
+
+def facts(entry: Entry) -> str:
+    """What is known of a translator, in one line."""
+    return ", ".join(f"{key} {value}" for key, value in sorted(entry.metadata.items()) if key not in UNTOLD)
+
+
 def _nearest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near:

@@ -1,8 +1,8 @@
 """Text, sound or image → unit vectors in CLAP space, where the UNet takes its condition from.
 
-Each tower is read when it is first needed, from one file that holds two. Inputs are encoded one by one, not
+Each tower is read when it is first needed, from one file that holds two. Prompts are encoded one by one, not
 as a padded batch: batched matrix products round differently, and the same prompt must give the same bytes in
-any company.
+any company. Where millions are encoded (prior_steps), …_batch gives the same to 1e-5, and many times faster.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from ..audio import SAMPLE_RATE, resample
 from ..checkpoints import hub
@@ -46,6 +47,11 @@ class CLAPAudioEmbeddingClassifierFreev2:
         """(B, 512). What is longer than the tower's positions (RoBERTa: 512 tokens) is cut."""
         vectors = [self._text_model(**self._tokenize(text)).text_embeds for text in texts]
         return F.normalize(torch.cat(vectors), dim=-1)
+
+    @torch.inference_mode()
+    def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
+        """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
+        return F.normalize(self._text_model(**self._tokenize(*texts)).text_embeds, dim=-1)
 
     @torch.inference_mode()
     def encode_tokens(self, ids: Sequence[int]) -> Tensor:
@@ -120,7 +126,7 @@ class CLAPAudioEmbeddingClassifierFreev2:
             return ClapFeatureExtractor.from_dict(read_json(self.path / "preprocessor_config.json"))
 
     @cached_property
-    def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
+    def _tokenize(self) -> Callable[..., dict[str, Tensor]]:
         return _tokenizer(self.folder.tokenizer, self._config.text_config, self.device)
 
 
@@ -135,12 +141,27 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_image(self, images: Sequence[Image.Image]) -> Tensor:
         """RGB images of any size -> (B, 512), not normalised."""
-        return torch.cat([self._vision(self._pixels(image)) for image in images])
+        return torch.cat([self._vision(self.pixels(image)[None].to(self.device)) for image in images])
 
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), not normalised. What is longer than the tower's positions is cut."""
         return torch.cat([self._text(**self._tokenize(text)) for text in texts])
+
+    @torch.inference_mode()
+    def encode_pixels_batch(self, pixels: Sequence[Tensor]) -> Tensor:
+        """(B, 512), what encode_image gives but for rounding, of what ``pixels`` made of B images, in one pass."""
+        return self._vision(torch.stack(list(pixels)).to(self.device))
+
+    @torch.inference_mode()
+    def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
+        """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
+        return self._text(**self._tokenize(*texts))
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """(3, height, width) float32 of an RGB image of any size, as the image tower takes it; on the CPU."""
+        with using(self.path / "preprocessor_config.json"):
+            return torch.from_numpy(preprocess(image, self._preprocessing))
 
     @cached_property
     def _vision(self) -> Callable[..., Tensor]:
@@ -169,12 +190,8 @@ class ClipEncoder:
             return AutoConfig.for_model(config.pop("model_type"), **config)
 
     @cached_property
-    def _tokenize(self) -> Callable[[str], dict[str, Tensor]]:
+    def _tokenize(self) -> Callable[..., dict[str, Tensor]]:
         return _tokenizer(self.path, self._config.text_config, self.device)
-
-    def _pixels(self, image: Image.Image) -> Tensor:
-        with using(self.path / "preprocessor_config.json"):
-            return torch.from_numpy(preprocess(image, self._preprocessing))[None].to(self.device)
 
     @cached_property
     def _preprocessing(self) -> dict[str, Any]:
@@ -226,15 +243,18 @@ def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int,
     return tuple(edge if side == min(size) else int(edge * side / min(size)) for side in size)
 
 
-def _tokenizer(path: Path, config: Any, device: torch.device) -> Callable[[str], dict[str, Tensor]]:
-    """A function from words to the inputs of a text tower."""
+def _tokenizer(path: Path, config: Any, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+    """A function from texts to the inputs of a text tower, padded to the longest of them."""
     tokenizer = read_tokenizer(path)
     offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
+    padding = config.pad_token_id or 0  # RoBERTa counts positions by it; elsewhere the mask says it all
     tokenizer.no_padding()
     tokenizer.enable_truncation(config.max_position_embeddings - offset)
 
-    def tokenize(text: str) -> dict[str, Tensor]:
-        ids = torch.tensor([tokenizer.encode(text).ids], device=device)
-        return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    def tokenize(*texts: str) -> dict[str, Tensor]:
+        rows = [torch.tensor(encoded.ids) for encoded in tokenizer.encode_batch(texts)]
+        ids = pad_sequence(rows, batch_first=True, padding_value=padding)
+        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
     return tokenize

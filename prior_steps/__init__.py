@@ -1,0 +1,5 @@
+"""From captions and pictures to embedding shards, at any size: what the translators learn from.
+
+reader → fetch → embed → write. A script in ``audiocaps``, ``wit`` or ``conceptual_captions`` names a reader; the rest
+is shared.
+"""

@@ -1,0 +1,54 @@
+"""CLAP's vectors for shards that have CLIP's alone: the second of the original's two steps."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from pathlib import Path
+
+from audioldm.errors import InputError
+
+from .embed import CLAP, TOWERS, Embedded, Embedder
+from .progress import Progress
+from .run import shard_schema
+from .write import Folder, read_manifest, read_shard, shards, write_shard
+
+
+def add_clap(out: str | Path, model: str = "starter", device: str = "auto") -> Folder:
+    """Complete the shards of the finished run in ``out``, each in its place, whole or not at all.
+
+    Raises InputError: no such run; it is not finished; it has CLAP's vectors; it was made with another model.
+    """
+    path = Path(os.path.expanduser(out))
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise InputError(f"{path} has no shards; embedding_clip makes them, and embedding makes both at once")
+    if not manifest.get("finished"):
+        raise InputError(f"{path} is not finished; first run again what began it")
+    settings = manifest["settings"]
+    embedder = Embedder(model, device, towers=(CLAP,))
+    spaces = dict(zip(("clip_space", "clap_space"), embedder.model.spaces, strict=True))
+    with Folder(path, {**settings, **spaces}, embedder.versions) as folder:
+        if CLAP in settings["towers"]:
+            print(f"{path} has CLAP's vectors already", file=sys.stderr)
+            return folder
+        schema = shard_schema(embedder, settings["source"])
+        began = time.monotonic()
+        with Progress(settings["source"], folder.statuses.total()) as progress:
+            folder.statuses.clear()
+            for shard in shards(path).values():
+                before = read_shard(shard)
+                after = before if before.clap is not None else _complete(before, embedder)
+                folder.statuses += write_shard(shard, after, schema, settings["clip_kind"])
+                progress.add(len(after.rows))
+        folder.manifest["settings"]["towers"] = list(TOWERS)
+        folder.manifest["seconds"] += time.monotonic() - began
+        folder.save()
+    return folder
+
+
+def _complete(shard: Embedded, embedder: Embedder) -> Embedded:
+    """Of a row that CLAP fails, CLIP's vector goes, too."""
+    added = embedder([(row, None) for row in shard.rows])
+    return Embedded(added.rows, shard.clip, added.clap)

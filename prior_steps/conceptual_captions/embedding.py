@@ -1,0 +1,35 @@
+"""Conceptual Captions' pictures through CLIP's image tower, and their captions through CLAP's text tower.
+
+https://ai.google.com/research/ConceptualCaptions/download has the .tsv files; tars in the layout of webdataset hold the
+pictures themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from .. import command
+from ..readers.conceptual_captions import ConceptualCaptions
+
+MODULE = "prior_steps.conceptual_captions.embedding"
+EXAMPLE = "Validation_GCC-1.1.0-Validation.tsv --contact you@example.org --limit 1000"
+
+
+def work(argv: Sequence[str] | None) -> int:
+    """Do what the arguments say; returns the exit code. Raises InputError."""
+    p = command.parser(MODULE, "Embed Conceptual Captions' pictures with CLIP and their captions with CLAP.", EXAMPLE)
+    p.add_argument("files", nargs="+", metavar="FILE", help=".tsv, .tsv.gz or .tar as published, or their folder")
+    command.add_fetch(p)
+    command.add_run(p, "build/embeddings/conceptual_captions")
+    args = p.parse_args(argv)
+    return command.embed(args, ConceptualCaptions(args.files), command.fetcher(args), kind="image")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return command.main(MODULE, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

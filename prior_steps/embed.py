@@ -1,0 +1,147 @@
+"""Rows → vectors: captions and pictures in batches, through the towers of the model in use.
+
+The prompts of ``audioldm`` are encoded one by one, to the bit the same in any company. Here a batch is one pass, many
+times as fast, and a vector is the same in any company to 1e-5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from .rows import OK, Row
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from audioldm.latent_diffusion import LatentDiffusion
+
+Kind = Literal["text", "image"]  # what CLIP is shown: the caption or the picture
+CLIP, CLAP = TOWERS = ("clip", "clap")
+TEXT_BATCH, IMAGE_BATCH = 128, 32  # more is not faster on a CPU; an image is 0.6 MB
+
+
+@dataclass
+class Embedded:
+    """Rows and their vectors, float32 (N, D), NaN where there is none; None: that tower was not asked."""
+
+    rows: list[Row]
+    clip: np.ndarray | None
+    clap: np.ndarray | None
+
+    @classmethod
+    def join(cls, parts: Sequence[Embedded]) -> Embedded:
+        """One after the other."""
+        vectors = [[getattr(part, tower) for part in parts] for tower in TOWERS]
+        rows = [row for part in parts for row in part.rows]
+        return cls(rows, *(None if some[0] is None else np.concatenate(some) for some in vectors))
+
+
+class Embedder:
+    """The towers that make pairs of ``kind``, float32, each read when it is first needed.
+
+    Args:
+        model: a name or folder, as ``--model_name`` of audioldm.
+        device: "auto", "cpu", "cuda" …
+        towers: which of them: ("clip", "clap") or one.
+
+    Raises InputError, then and later: no such model or device; a damaged one.
+    """
+
+    def __init__(
+        self, model: str = "starter", device: str = "auto", kind: Kind = "text", towers: Sequence[str] = TOWERS
+    ) -> None:
+        from audioldm import build_model
+
+        self.model: LatentDiffusion = build_model(model_name=model, device=device)
+        self.kind, self.towers = kind, tuple(towers)
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """Of what makes the vectors."""
+        from importlib.metadata import version
+
+        from audioldm import __version__
+
+        libraries = ("torch", "transformers", "tokenizers", "numpy", "Pillow", "ftfy")
+        return {
+            "audioldm": __version__,
+            **{name: version(name) for name in libraries},
+            "model": self.model.folder.name,
+        }
+
+    def prepare(self, row: Row) -> tuple[Row, Tensor | None]:
+        """The row without its picture's bytes, and the picture as CLIP takes it; for other threads than the model's.
+
+        A picture that cannot be seen is a failed row.
+        """
+        if row.status != OK or self.kind == "text":
+            return row, None
+        from audioldm.errors import InputError
+        from audioldm.fetch import label
+        from audioldm.images import decode_image
+
+        name = label(row.url) if row.url else "the picture"
+        if row.content is None:
+            return row.failed("no_image", f"{name} did not come with the row and was not fetched"), None
+        try:
+            image = decode_image(row.content, name)
+        except InputError as error:
+            return row.failed(picture_status(error), str(error)), None
+        return replace(row, content=None), self.model.clip.pixels(image)
+
+    def __call__(
+        self,
+        prepared: Sequence[tuple[Row, Tensor | None]],
+        on_rows: Callable[[int], object] = lambda rows: None,
+    ) -> Embedded:
+        """Embed what ``prepare`` gave; ``on_rows`` is told of rows as they are done. Failed rows stay as they are."""
+        self._pin_precision()
+        rows = [row for row, _ in prepared]
+        vectors = {tower: np.full((len(rows), self.model.dimension), np.nan, np.float32) for tower in self.towers}
+        # Alike in length, for little padding; longest first, so that what needs too much memory fails at once.
+        order = sorted((i for i, row in enumerate(rows) if row.status == OK), key=lambda i: -len(rows[i].caption))
+        on_rows(len(rows) - len(order))
+        size = TEXT_BATCH if self.kind == "text" else IMAGE_BATCH
+        for chosen in (order[i : i + size] for i in range(0, len(order), size)):
+            if CLIP in vectors:
+                vectors[CLIP][chosen] = self._clip([prepared[i] for i in chosen]).cpu().numpy()
+            told = [i for i in chosen if rows[i].caption]
+            if CLAP in vectors and told:
+                vectors[CLAP][told] = self.model.clap.encode_text_batch([rows[i].caption for i in told]).cpu().numpy()
+            for i in chosen:
+                rows[i] = _checked(rows[i], [vectors[t][i] for t in vectors if t == CLIP or rows[i].caption])
+            on_rows(len(chosen))
+        return Embedded(rows, vectors.get(CLIP), vectors.get(CLAP))
+
+    def _clip(self, prepared: Sequence[tuple[Row, Tensor | None]]) -> Tensor:
+        if self.kind == "text":
+            return self.model.clip.encode_text_batch([row.caption for row, _ in prepared])
+        return self.model.clip.encode_pixels_batch([pixels for _, pixels in prepared])
+
+    @staticmethod
+    def _pin_precision() -> None:
+        """GPUs would round matrix products to 10 bits; convolutions they do unasked."""
+        import torch
+
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
+
+
+def _checked(row: Row, vectors: Sequence[np.ndarray]) -> Row:
+    if all(np.isfinite(vector).all() for vector in vectors):
+        return row
+    return row.failed("not_finite", "the model gives it a vector with numbers that are not finite")
+
+
+def picture_status(error: Exception) -> str:
+    """Which kind of failure an InputError of decode_image is."""
+    from PIL import Image
+
+    kinds = {Image.UnidentifiedImageError: "not_an_image", Image.DecompressionBombError: "too_large"}
+    cause = error.__cause__
+    return kinds.get(type(cause), "unusable_image" if cause is None else "damaged_image")

@@ -1,0 +1,118 @@
+"""Conceptual Captions (Sharma et al., ACL 2018): pictures of the web with their cleaned alt texts, 3.3 or 12 million.
+
+As published: TSV files of caption and address. As packed by others: webdataset tars, where KEY.jpg has its caption in
+KEY.txt or KEY.json.
+"""
+
+from __future__ import annotations
+
+import json
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from audioldm.errors import InputError
+from audioldm.fetch import LIMITS
+
+from ..captions import CLEANING, Cleaning
+from ..rows import Row
+from . import MALFORMED
+from .files import FileReader, Sources, find_files, reading, split_of
+from .tables import records
+
+TABLES, TARS = (".tsv", ".tsv.gz"), (".tar", ".tar.gz")
+PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
+MAX_TEXT = 1 << 20  # bytes of a caption or its JSON
+
+
+class ConceptualCaptions(FileReader):
+    """Captions with the addresses of pictures (TSV) or the pictures themselves (tar)."""
+
+    name = "conceptual_captions"
+
+    def __init__(self, sources: Sources, *, cleaning: Cleaning = CLEANING) -> None:
+        """Args:
+            sources: .tsv, .tsv.gz, .tar and .tar.gz files, folders of them, or patterns.
+            cleaning: what is asked of a caption.
+
+        Raises InputError: no such file.
+        """
+        super().__init__(find_files(sources, TABLES + TARS), cleaning)
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        return self._from_table(path) if path.name.endswith(TABLES) else self._from_tar(path)
+
+    def _from_table(self, path: Path) -> Iterator[Row]:
+        split = split_of(path)
+        # Not quoted: where a published caption begins with a quotation mark, it means one.
+        for record in records(path, 2, "\t", header=False, quoted=False):
+            if record.error:
+                yield record.failed(self.name, split)
+            else:
+                caption, url = record.fields
+                row = Row(record.place, self.name, caption, split, url.strip() or None)
+                yield row if row.url else row.failed(MALFORMED, f"{record.place} has no address")
+
+    def _from_tar(self, path: Path) -> Iterator[Row]:
+        split = split_of(path)
+        for key, members in _samples(path):
+            row = Row(f"{path.name}:{key}", self.name, split=split)
+            try:
+                yield _sample(row, members)
+            except InputError as error:
+                yield row.failed(MALFORMED, f"{row.id} {error}")
+
+
+def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
+    """Key and files by ending, of files that lie next to each other in the tar; None for one that is too large."""
+    key, members = "", dict[str, bytes | None]()
+    with reading(path) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r|*") as tar:  # a stream: nothing is kept of what has been read
+                for member in tar:
+                    tar.members = []  # else tarfile remembers every header
+                    folder, _, name = member.name.rpartition("/")
+                    stem, _, ending = name.partition(".")
+                    if not (member.isfile() and stem):
+                        continue
+                    if f"{folder}/{stem}" != key and members:
+                        yield key.lstrip("./"), members
+                        members = {}
+                    key, ending = f"{folder}/{stem}", ending.lower()
+                    if ending in (*PICTURES, "txt", "json"):
+                        most = LIMITS.max_bytes if ending in PICTURES else MAX_TEXT
+                        content = tar.extractfile(member) if member.size <= most else None
+                        members[ending] = content.read() if content else None
+        except (tarfile.TarError, EOFError, zlib.error) as error:
+            raise InputError(f"cannot read {path}: {error}") from error
+    if members:
+        yield key.lstrip("./"), members
+
+
+def _sample(row: Row, members: dict[str, bytes | None]) -> Row:
+    """``row`` with what ``members`` hold; raises InputError with the end of a sentence on what is wrong with them."""
+    ending = next((ending for ending in PICTURES if ending in members), None)
+    if ending is None:
+        raise InputError("has no picture")
+    content = members[ending]
+    if content is None:
+        raise InputError(f"has a picture of more than {LIMITS.max_bytes / 1e6:g} MB")
+    facts = _facts(members["json"]) if "json" in members else {}
+    try:
+        text = (members["txt"] or b"").decode("utf-8") if "txt" in members else facts.get("caption")
+    except UnicodeDecodeError as error:
+        raise InputError("has a caption that is not UTF-8") from error
+    if not isinstance(text, str):
+        raise InputError("has no caption: no .txt, and no caption in a .json")
+    url = facts.get("url")
+    return Row(row.id, row.source, text, row.split, url if isinstance(url, str) else None, content)
+
+
+def _facts(data: bytes | None) -> dict[str, Any]:
+    try:
+        facts = json.loads(data or b"")
+    except (ValueError, RecursionError) as error:
+        raise InputError("has a .json that is none") from error
+    return facts if isinstance(facts, dict) else {}

@@ -1,0 +1,180 @@
+"""WIT, Wikipedia's pictures with their captions (Srinivasan et al., 2021), in either published form.
+
+Google's TSV files, ``wit_v1.train.all-*.tsv.gz``: 37 million rows, one for each picture on a page, with its address.
+Wikimedia's Parquet files, ``wikimedia/wit_base``: 6.5 million pictures, 300 pixels wide, each with the captions of all
+pages that show it; a row here is a picture with one of these captions.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from audioldm.errors import InputError
+
+from ..captions import CLEANING, Cleaning
+from ..rows import Row
+from . import MALFORMED
+from .files import FileReader, Sources, find_files, split_of
+from .tables import columns_of, records
+
+OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"  # statuses
+CAPTIONS = ("caption_reference_description", "caption_alt_text_description")
+# What can be read of what WIT has: not SVG, of which Wikimedia's files hold pictures, too, under the same name.
+RASTER = ("image/jpeg", "image/jpg", "image/png", "image/gif", "image/webp", "image/tiff", "image/bmp")
+AT_ONCE = 16  # pictures of a Parquet file
+
+
+class Wit(FileReader):
+    """Captions with the addresses of pictures (TSV) or the pictures themselves (Parquet)."""
+
+    name = "wit"
+
+    def __init__(
+        self,
+        sources: Sources,
+        *,
+        language: str | None = "en",
+        captions: Sequence[str] = CAPTIONS,
+        mime_types: Iterable[str] | None = RASTER,
+        cleaning: Cleaning = CLEANING,
+    ) -> None:
+        """Args:
+            sources: .tsv, .tsv.gz and .parquet files, folders of them, or patterns.
+            language: as Wikipedia abbreviates it; None: all.
+            captions: columns; the first one that is not empty gives the caption.
+            mime_types: of the files behind a TSV's addresses; None: all. (What Parquet files hold is never SVG.)
+            cleaning: what is asked of a caption.
+
+        Raises InputError: no such file; a column is missing; a Parquet file, but no pyarrow.
+        """
+        self.language, self.captions = language, tuple(captions)
+        self.mime_types = None if mime_types is None else frozenset(mime_types)
+        files = find_files(sources, (".tsv", ".tsv.gz", ".parquet"))
+        options = {"language": language, "captions": self.captions, "mime_types": sorted(self.mime_types or ())}
+        super().__init__(files, cleaning, **options)
+        for path in files:
+            if path.suffix == ".parquet":
+                with _Parquet(path, self.captions):
+                    pass
+            else:
+                self._columns(path)
+
+    def rows(self, path: Path) -> Iterator[Row]:
+        return self._from_parquet(path) if path.suffix == ".parquet" else self._from_table(path)
+
+    def _columns(self, path: Path) -> list[str]:
+        return columns_of(path, "\t", ("language", "image_url", "mime_type", *self.captions))
+
+    def _from_table(self, path: Path) -> Iterator[Row]:
+        names, split = self._columns(path), split_of(path)
+        language, url, mime = (names.index(name) for name in ("language", "image_url", "mime_type"))
+        captions = [names.index(name) for name in self.captions]
+        for record in records(path, len(names), "\t", header=True):
+            fields = record.fields
+            if record.error:
+                yield record.failed(self.name, split)
+                continue
+            caption = next((fields[index] for index in captions if fields[index].strip()), "")
+            row = Row(record.place, self.name, caption, split, url=fields[url].strip() or None)
+            if self.language not in (None, fields[language]):
+                row = row.failed(OTHER_LANGUAGE, f"the caption's language is {fields[language]}, not {self.language}")
+            elif row.url is None:
+                row = row.failed(MALFORMED, f"{record.place} has no image_url")
+            elif self.mime_types is not None and fields[mime].lower() not in self.mime_types:
+                row = row.failed(OTHER_TYPE, f"the picture is of the type {fields[mime]}")
+            yield row
+
+    def _from_parquet(self, path: Path) -> Iterator[Row]:
+        split = split_of(path)
+        with _Parquet(path, self.captions) as file:
+            for number, record in enumerate(file.records()):
+                place = f"{path.name}:{number}"
+                picture = Row(place, self.name, split=split, url=record.get("image_url"))
+                content = _content(record)
+                if content is None:
+                    yield picture.failed(MALFORMED, f"{place} holds no picture")
+                    continue
+                pages = [page for page in _pages(record["wit_features"]) if self.language in (None, page["language"])]
+                if not pages:
+                    yield picture.failed(OTHER_LANGUAGE, f"the picture has no caption in the language {self.language}")
+                for index, page in enumerate(pages):
+                    caption = next((page[name] for name in self.captions if (page[name] or "").strip()), "")
+                    yield Row(f"{place}:{index}", self.name, caption, split, picture.url, content)
+
+
+class _Parquet:
+    """An open file of wit_base, of which only the columns needed are read (its embeddings and articles are not)."""
+
+    def __init__(self, path: Path, captions: Sequence[str]) -> None:
+        self._path, self._captions = path, captions
+
+    def __enter__(self) -> _Parquet:
+        try:
+            import pyarrow.parquet
+        except ImportError as error:
+            raise InputError(f"to read {self._path} takes pyarrow: pip install pyarrow") from error
+        try:
+            self._file = pyarrow.parquet.ParquetFile(self._path)
+        except (OSError, ValueError) as error:  # what Arrow raises is one of these
+            raise InputError(f"cannot read {self._path}: {_first_line(error)}") from error
+        try:
+            self._columns = self._needed()
+        except InputError:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        try:
+            for batch in self._file.iter_batches(AT_ONCE, columns=self._columns):
+                yield from batch.to_pylist()
+        except (OSError, ValueError) as error:
+            raise InputError(f"cannot read {self._path}: {_first_line(error)}") from error
+
+    def _needed(self) -> list[str]:
+        """Paths of the columns to read; whether wit_features is a list of structs or a struct of lists, is all one."""
+        schema = self._file.schema
+        paths = [schema.column(index).path for index in range(len(schema))]
+        images = [path for path in paths if path in ("image.bytes", "b64_bytes", "image")]
+        if not images:
+            raise InputError(f"{self._path} has no pictures: neither a column image, of bytes and path, nor b64_bytes")
+        parts = [path.split(".") for path in paths]
+        needed = images[:1] + [path for path in paths if path == "image_url"]
+        for name in ("language", *self._captions):
+            within = [".".join(part) for part in parts if part[0] == "wit_features" and name in part]
+            if not within:
+                raise InputError(f"{self._path} has no {name} in a column wit_features")
+            needed += within
+        return needed
+
+
+def _pages(features: Any) -> list[dict[str, Any]]:
+    """A struct of lists, as the published files have it, or a list of structs → a dict for each page."""
+    if isinstance(features, dict):
+        columns = [values or () for values in features.values()]
+        return [dict(zip(features, values, strict=True)) for values in zip(*columns, strict=True)]
+    return features or []
+
+
+def _content(record: dict[str, Any]) -> bytes | None:
+    """The file of the picture; None if there is none."""
+    image = record.get("image", record.get("b64_bytes"))
+    if isinstance(image, dict):
+        image = image.get("bytes")
+    if isinstance(image, str):
+        try:
+            image = base64.b64decode(image, validate=True)
+        except (binascii.Error, ValueError):
+            return None
+    return image or None
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,45 @@
+"""WIT's pictures through CLIP's image tower, and their captions through CLAP's text tower.
+
+https://github.com/google-research-datasets/wit has the .tsv.gz files, one of them a sample of 1 %; Hugging Face has the
+.parquet files of ``wikimedia/wit_base``, with the pictures in them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from .. import command
+from ..readers.wit import CAPTIONS, Wit
+
+MODULE = "prior_steps.wit.embedding"
+EXAMPLE = "wit_v1.train.all-1percent_sample.tsv.gz --contact you@example.org --limit 1000"
+
+
+def work(argv: Sequence[str] | None) -> int:
+    """Do what the arguments say; returns the exit code. Raises InputError."""
+    p = command.parser(MODULE, "Embed WIT's pictures with CLIP and their captions with CLAP.", EXAMPLE)
+    p.add_argument("files", nargs="+", metavar="FILE", help=".tsv, .tsv.gz or .parquet as published, or their folder")
+    p.add_argument("--language", default="en", metavar="CODE", help="of the captions; all takes any [%(default)s]")
+    p.add_argument(
+        "--captions",
+        nargs="+",
+        default=list(CAPTIONS),
+        metavar="COLUMN",
+        help=f"the first that is not empty is taken [{' '.join(CAPTIONS)}]",
+    )
+    command.add_fetch(p)
+    command.add_run(p, "build/embeddings/wit")
+    args = p.parse_args(argv)
+    language = None if args.language == "all" else args.language
+    reader = Wit(args.files, language=language, captions=args.captions)
+    return command.embed(args, reader, command.fetcher(args), kind="image")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code."""
+    return command.main(MODULE, work, argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""The engine on a real Ray, two workers, on this machine."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from test_prior_readers import wit_line, write_wit
+from test_prior_run import rows_of, state_of, write_csv
+
+from audioldm.errors import InputError
+from prior_steps.audiocaps import embedding
+from prior_steps.readers.audiocaps import AudioCaps
+from prior_steps.readers.wit import Wit
+from prior_steps.run import Job, run
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+
+    ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False, object_store_memory=100_000_000)
+    yield
+    ray.shutdown()
+
+
+def workers() -> list[int]:
+    """Process ids of Ray's workers that have the model."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if b"_RayWorker" in path.read_bytes():
+                found.append(int(path.parent.name))
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def test_the_rows_are_those_of_one_process(cluster, tiny_folder, tmp_path, capsys) -> None:
+    arguments = ["--csv", str(write_csv(tmp_path, 230)), "--model", str(tiny_folder), "--rows_per_shard", "50"]
+    assert embedding.main([*arguments, "--out", str(tmp_path / "here")]) == 0
+    expected = capsys.readouterr().out.splitlines()[:-1]
+    on_ray = [*arguments, "--out", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]
+    assert embedding.main(on_ray) == 0
+    assert capsys.readouterr().out.splitlines()[:-1] == expected
+    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "here")
+    before = state_of(tmp_path / "ray")
+    assert embedding.main(on_ray) == 0 and state_of(tmp_path / "ray") == before
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for the workers in /proc")
+def test_a_killed_worker_loses_nothing(cluster, tiny_folder, tmp_path) -> None:
+    job = Job(AudioCaps(write_csv(tmp_path, 4000)), model=str(tiny_folder), device="cpu", shard_rows=40)
+    out, killed = tmp_path / "out", []
+
+    def kill() -> None:
+        while len(list(out.glob("*.parquet"))) < 3:
+            time.sleep(0.005)
+        killed.append(workers()[0])
+        os.kill(killed[0], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill, daemon=True)
+    thread.start()
+    folder = run(job, out, engine="ray", workers=2)
+    thread.join(10)
+    assert killed and folder.finished
+    assert [row["id"] for row in rows_of(out)] == [str(i) for i in range(4000)]
+    assert folder.statuses == {"ok": 3560, "duplicate": 400, "empty_caption": 40}
+    assert not list(out.glob(".*.part"))
+
+
+def test_what_is_wrong_is_said_in_one_sentence(cluster, tiny_folder, tmp_path) -> None:
+    lines = [wit_line(f"http://127.0.0.1:1/{i}", f"caption {i} {os.urandom(40).hex()}") for i in range(2000)]
+    source = write_wit(tmp_path / "wit.tsv.gz", *lines)
+    reader = Wit(source)
+    source.write_bytes(source.read_bytes()[:-20_000])
+    job = Job(reader, "image", str(tiny_folder), "cpu", shard_rows=100)
+    with pytest.raises(InputError, match="cannot read .*wit.tsv.gz"):
+        run(job, tmp_path / "out", engine="ray", workers=1)
+
+
+def test_no_cluster_and_no_ray(tiny_folder, tmp_path, capsys, monkeypatch) -> None:
+    arguments = ["--csv", str(write_csv(tmp_path, 10)), "--model", str(tiny_folder), "--out", str(tmp_path / "out")]
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert embedding.main([*arguments, "--engine", "ray"]) == 2
+    assert "--engine ray needs Ray" in capsys.readouterr().err

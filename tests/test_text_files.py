@@ -1,0 +1,204 @@
+"""The thesis's text files: both layouts read back equal, nothing is run, and what is no pair is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pairs import CLAP, CLIP
+
+from translator import TranslatorError
+from translator.shards import open_shards
+from translator.text_files import MAX_BYTES, import_folder, read_text_pair, text_pairs, write_text_pair
+
+
+def pair(seed: int = 0, dim: int = 512) -> tuple[np.ndarray, np.ndarray]:
+    draw = np.random.default_rng(seed)
+    clip, clap = draw.standard_normal((2, dim)).astype(np.float32)
+    clip[:3] = 1e-7, -3.4e5, 0  # these are printed in scientific notation, and change how all others are
+    return clip, clap / np.linalg.norm(clap)
+
+
+def captions_layout(clip: object, clap: object) -> str:
+    return f"CLIP Embedding:\n{clip}\n\nCLAP Embedding:\n{clap}\n"
+
+
+def pictures_layout(clip: object, clap: object) -> str:
+    return f"embedding CLIP\n{clip}\nembedding CLAP\n{clap}\n"
+
+
+# Layout for captions
+
+
+def test_all_digits_read_back_equal(tmp_path: Path) -> None:
+    clip, clap = pair()
+    write_text_pair(tmp_path / "1.txt", clip.tolist(), clap)
+    text = (tmp_path / "1.txt").read_text()
+    assert text.startswith("CLIP Embedding:\n") and "\nCLAP Embedding:\n" in text and len(text.splitlines()) > 1024
+    for ours, true in zip(read_text_pair(tmp_path / "1.txt"), (clip, clap), strict=True):
+        assert ours.dtype == np.float32 and np.array_equal(ours, true)
+    with pytest.raises(FileExistsError):
+        write_text_pair(tmp_path / "1.txt", clap, clip)
+    assert (tmp_path / "1.txt").read_text() == text
+
+
+@pytest.mark.parametrize("form", ["%.18e", "%r", "%s"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_numbers_one_a_line(tmp_path: Path, form: str, end: str) -> None:
+    clip, clap = (vector.astype(float) for vector in pair())
+    text = captions_layout(*("\n".join(form % float(x) for x in v) for v in (clip, clap)))
+    (tmp_path / "1.txt").write_bytes(text.replace("\n", end).encode())
+    assert all(map(np.array_equal, read_text_pair(tmp_path / "1.txt"), pair()))
+
+
+# Layout for pictures: tensors as torch and numpy print them
+
+
+def printed(vector: np.ndarray, more: str) -> str:
+    """As torch prints it: on a GPU it adds the device, with gradients their function."""
+    with torch_prints_all():
+        text = str(torch.from_numpy(vector)[None])
+    return text[:-1] + more + ")"
+
+
+class torch_prints_all:
+    """All digits, and nothing left out (torch shortens from 1000 numbers on; one vector has 512)."""
+
+    def __enter__(self) -> None:
+        torch.set_printoptions(precision=9)
+
+    def __exit__(self, *_: object) -> None:
+        torch.set_printoptions(profile="default")
+
+
+@pytest.mark.parametrize(
+    "more",
+    ["", ", device='cuda:0'", ", dtype=torch.float16", ", device='cuda:0', dtype=torch.float16",
+     ",\n       device='cuda:0'", ", grad_fn=<DivBackward0>", ", device='cuda:0',\n       grad_fn=<CloneBackward0>",
+     ", requires_grad=True"],
+)  # fmt: skip
+def test_printed_tensors(tmp_path: Path, more: str) -> None:
+    clip, clap = pair()
+    (tmp_path / "1.txt").write_text(pictures_layout(printed(clip, more), printed(clap, more)))
+    for ours, true in zip(read_text_pair(tmp_path / "1.txt"), (clip, clap), strict=True):
+        np.testing.assert_allclose(ours, true, rtol=1e-6, atol=1e-9)
+
+
+def test_what_torch_itself_adds(tmp_path: Path) -> None:
+    clip, clap = (torch.from_numpy(vector)[None] for vector in pair())
+    clap = torch.nn.functional.normalize(clap.requires_grad_(), dim=-1)
+    text = pictures_layout(clip.half().clamp(-9, 9), clap)
+    assert "dtype=torch.float16" in text and "grad_fn=<DivBackward0>" in text
+    (tmp_path / "1.txt").write_text(text)
+    ours = read_text_pair(tmp_path / "1.txt")
+    np.testing.assert_allclose(ours[0], clip[0].clamp(-9, 9), atol=5e-3)  # four digits are printed
+    np.testing.assert_allclose(ours[1], clap[0].detach(), atol=5e-5)
+
+
+@pytest.mark.parametrize("show", [str, repr, np.ndarray.tolist, lambda v: repr(v[None].astype(np.float16))])
+def test_arrays_as_numpy_and_python_print_them(tmp_path: Path, show: Callable[[np.ndarray], object]) -> None:
+    clip, clap = (vector.clip(-9, 9) for vector in pair())
+    (tmp_path / "1.txt").write_text(pictures_layout(show(clip), show(clap)))
+    for ours, true in zip(read_text_pair(tmp_path / "1.txt"), (clip, clap), strict=True):
+        np.testing.assert_allclose(ours, true, atol=5e-3)
+
+
+def test_layouts_may_lie_side_by_side_and_count_by_number(tmp_path: Path) -> None:
+    for i in (10, 9, 100, 1):
+        clip, clap = pair(i, dim=8)
+        if i % 2:
+            write_text_pair(tmp_path / f"embedding_{i}.txt", clip, clap)
+        else:
+            (tmp_path / f"embedding_{i}.txt").write_text(pictures_layout(clip.tolist(), clap.tolist()))
+    (tmp_path / "readme.md").write_text("not one of them")
+    found = list(text_pairs(tmp_path))
+    assert [name for name, _, _ in found] == [f"embedding_{i}" for i in (1, 9, 10, 100)]
+    for name, clip, clap in found:
+        assert all(map(np.array_equal, (clip, clap), pair(int(name.split("_")[1]), dim=8)))
+
+
+# What is no pair
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        (captions_layout("__import__('os').system('touch ran')", "1"), "something else than numbers"),
+        (pictures_layout("tensor([__import__('os').system('touch ran')])", "[1]"), "something else than numbers"),
+        (pictures_layout("tensor([1., 2.], device=__import__('os').system('touch ran'))", "[1]"), "2 numbers for CLIP"),
+        (pictures_layout("tensor([[ 0.1,  0.2,  ...,  0.3]])", "[1, 2, 3]"), "shortened printout"),
+        (pictures_layout("[0.1 0.2 ... 0.3]", "[1, 2, 3]"), "shortened printout"),
+        (captions_layout("1\nnan", "1\n2"), "not finite"), (captions_layout("1\n2", "1\n-inf"), "not finite"),
+        (captions_layout("1\n1e999", "1\n2"), "not finite"),
+        (captions_layout("0\n0", "1\n2"), "a vector of zeros"), (captions_layout("", "1"), "no numbers"),
+        (captions_layout("1", ""), "no numbers"), (captions_layout("1\n2", "1"), "2 numbers for CLIP and 1 for CLAP"),
+        (captions_layout("1.0.0", "1"), "something else"), (captions_layout("one", "1"), "something else"),
+        ("", "under their headings"), ("1\n2\n3", "under their headings"), ("CLIP Embedding:\n1", "under their head"),
+        ("CLAP Embedding:\n1\nCLIP Embedding:\n1", "under their headings"),
+        (captions_layout("1", "1") * 2, "one CLIP and one CLAP"),
+        (captions_layout("1", "1") + "0" * MAX_BYTES, "too large"),
+        ("CLIP Embedding:\n1\nCLAP Embedding:\n\udcff", "not a text file"),
+    ],
+)  # fmt: skip
+def test_what_is_no_pair_is_told_in_a_sentence(tmp_path: Path, monkeypatch, text: str, sentence: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "1.txt"
+    path.write_bytes(text.encode(errors="surrogateescape"))
+    with pytest.raises(TranslatorError, match=f"^{path} .*{sentence}"):
+        read_text_pair(path)
+    with pytest.raises(TranslatorError, match=sentence):
+        import_folder(tmp_path, tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
+    assert [file.name for file in tmp_path.iterdir()] == ["1.txt"], "nothing was run and nothing written"
+
+
+def test_there_must_be_files(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(TranslatorError, match="no .txt files in"):
+            list(text_pairs(folder))
+    with pytest.raises(TranslatorError, match="not a text file"):
+        read_text_pair(tmp_path / "1.txt")
+    (tmp_path / "1.txt").mkdir()
+    with pytest.raises(TranslatorError, match="not a text file"):
+        list(text_pairs(tmp_path))
+
+
+# As a shard
+
+
+def write_folder(folder: Path, count: int, dim: int = 8) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        write_text_pair(folder / f"{i}.txt", *pair(i, dim))
+    return folder
+
+
+def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
+    from translator.data import HELD_OUT, KINDS, TRAIN, Pairs
+
+    folder, out = write_folder(tmp_path / "texts", 40), tmp_path / "new" / "wit.parquet"
+    assert import_folder(folder, out, "wit", "image", CLIP, CLAP) == 40
+    shards = open_shards([out])
+    assert (shards[0].source, shards[0].clip_space, shards[0].clap_space, shards[0].dim) == ("wit", CLIP, CLAP, 8)
+    pairs = Pairs(shards, held_out=0.2)
+    assert pairs.train + pairs.held_out == 40 and 0 < pairs.held_out < 20
+    for batch in pairs.buffers(TRAIN, HELD_OUT):
+        assert {KINDS[kind] for kind in batch.kind} == {"image"}
+        expected = [pair(i, 8) for i in range(40)]
+        assert all(map(np.array_equal, (batch.clip, batch.clap), map(np.stack, zip(*expected, strict=True))))
+    before = out.read_bytes()
+    with pytest.raises(TranslatorError, match="wit.parquet is there already"):
+        import_folder(folder, out, "wit", "image", CLIP, CLAP)
+    assert out.read_bytes() == before and [path.name for path in out.parent.iterdir()] == ["wit.parquet"]
+
+
+def test_a_bad_file_among_good_ones_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("translator.shards.ROW_GROUP", 4)  # some are written before it comes
+    folder = write_folder(tmp_path / "texts", 10)
+    write_text_pair(folder / "8b.txt", *pair(0, dim=9))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(TranslatorError, match="8b in .* has 9 numbers, 0 has 8"):
+        import_folder(folder, tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
+    assert not list((tmp_path / "out").iterdir())
