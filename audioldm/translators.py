@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from translator import TranslatorError, settings
+from translator import TranslatorError, settings, zoo
 
 from .checkpoints import download, registry
 from .checkpoints.registry import ModelFolder
@@ -95,6 +95,10 @@ class Host:
         self.name, self.spaces = self.model.folder.name, self.model.spaces
         self.roots, self.home = roots(self.model.folder), home()
         self.default: str | None = self.model.folder.index.get("default_translator")
+
+    def find(self, name: str) -> zoo.Entry:
+        """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
+        return self.model.find_translator(name)
 
     @property
     def sounds(self) -> dict[str, str]:

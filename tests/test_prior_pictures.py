@@ -85,7 +85,7 @@ def broken(server: Server, path: str) -> str:
 
 
 def table(folder: Path, server: Server, rounds: int, slow: int) -> tuple[Path, Counter[str]]:
-    """A TSV of WIT with each kind of row ``rounds`` times, those that take their time ``slow`` times; what to expect."""
+    """A TSV of WIT with each kind of row ``rounds`` times, the slow ones ``slow`` times; and what to expect."""
     lines, wanted = [], Counter()
     for i in range(rounds):
         urls = strangers(server, f"/{i}")
@@ -102,14 +102,14 @@ def table(folder: Path, server: Server, rounds: int, slow: int) -> tuple[Path, C
 
 
 def test_every_row_is_accounted_for(server, tiny_folder, tmp_path) -> None:
-    source, wanted = table(tmp_path, server, 20, slow=6)
-    assert wanted.total() == 312
+    source, wanted = table(tmp_path, server, 22, slow=6)
+    assert wanted.total() == 320
     settings = Settings(tmp_path / "cache", workers=8, per_host=4, tries=2, backoff_s=0.02, limits=LIMITS)
     job = run.Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=partial(Fetcher, settings), shard_rows=100)
     folder = run.run(job, tmp_path / "out")
     assert folder.statuses == wanted
     rows = rows_of(tmp_path / "out")
-    assert [row["id"] for row in rows] == [row.id for row in job.reader] and len({row["id"] for row in rows}) == 312
+    assert [row["id"] for row in rows] == [row.id for row in job.reader] and len({row["id"] for row in rows}) == 320
     for row in rows:
         assert (row["status"] == "ok") == (row["clip"] is not None) == (row["clap"] is not None) == (not row["error"])
         assert row["clip_kind"] == "image" and row["source"] == "wit" and row["split"] == "train"

@@ -59,6 +59,9 @@ class Host(Protocol):
     sounds: dict[str, str]  # sounds that the model knows -> the prompts that stand for them; may be empty
     encoders: Encoders  # read when they are first used
 
+    def find(self, name: str) -> zoo.Entry:
+        """The translator called ``name`` for these spaces, or the file there. Raises ValueError."""
+
     def imagehear(self) -> list[Picture]:
         """The field's test set, downloaded once."""
 
@@ -171,7 +174,9 @@ def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None
     shards = open_shards(args.data)
     known = sorted({shard.source for shard in shards})
     wanted = [_settings(name, known, args) for name in dict.fromkeys(names) if name not in (*fitted, settings.MEMORY)]
-    used = {source for one in wanted for source in one.sources} if len(wanted) == len(set(names)) else set(known)
+    used = {source for one in wanted for source in one.sources}
+    if len(wanted) < len(set(names)) or any(one.centred for one in wanted):
+        used = set(known)
     sources = _pairs(shards, used, 0.05 if args.held_out is None else args.held_out)
     from . import train
 
@@ -238,7 +243,7 @@ def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> N
         report_files.check_new(args.out)
     model = host(args.model)
     held_out = _held_out(args, model) if args.data else None
-    entries = [zoo.find(name, model.roots, *model.spaces) for name in args.names] or [
+    entries = [model.find(name) for name in args.names] or [
         entry for root in dict.fromkeys(model.roots) for entry in zoo.available(root) if entry.fits(*model.spaces)
     ]
     first = {entry.name: entry for entry in reversed(entries)}  # of two with one name, the first counts

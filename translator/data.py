@@ -22,8 +22,8 @@ from torch import Tensor
 from . import TranslatorError
 from .shards import OK, Shard
 
-BUFFER = 32_768  # rows in hand to draw from, 134 MB; as many again are read meanwhile
-HELD_OUT_ROWS = 16_384  # of the held-out pairs of a source, so many judge
+BUFFER = 16_384  # rows in hand to draw from, 67 MB; as many again are read meanwhile
+HELD_OUT_ROWS = 8_192  # of the held-out pairs of a source, so many judge
 UNUSED, TRAIN, HELD_OUT, PICTURE = range(4)  # what a row is for; PICTURE: without a caption, for means only
 KINDS = ("text", "image")  # which tower gave the CLIP vector
 
@@ -101,41 +101,56 @@ class Pairs:
 
         Raises TranslatorError if a vector holds something else than numbers, or nothing but zeros.
         """
-        if sum(shard.rows for shard in self.shards) <= BUFFER:  # few enough to stay
-            batch = self._in_memory(marks)
-            yield batch if order is None else _shuffled(batch, order)
+        if sum(self._count(number, marks) for number in range(len(self._groups))) <= BUFFER:  # few enough to stay
+            if marks not in self._kept:
+                self._kept[marks] = self._load(range(len(self._groups)), marks)
+            yield self._kept[marks] if order is None else _shuffled(self._kept[marks], order)
             return
-        sequence = list(range(len(self._groups)))
+        lots = self._lots(marks, order)
+        with ThreadPoolExecutor(1) as reader:
+            ahead = reader.submit(self._load, lots[0], marks, order)
+            for lot in [*lots[1:], None]:
+                batch = ahead.result()
+                if lot is not None:
+                    ahead = reader.submit(self._load, lot, marks, order)
+                yield batch
+
+    def _count(self, number: int, marks: tuple[int, ...]) -> int:
+        return int(np.isin(self._marks[number], marks).sum())
+
+    def _lots(self, marks: tuple[int, ...], order: np.random.Generator | None) -> list[list[int]]:
+        """Numbers of row groups, in ``order``, as many together as have BUFFER rows."""
+        sequence = [number for number in range(len(self._groups)) if self._count(number, marks)]
         if order is not None:
             order.shuffle(sequence)
         lots, rows = [[]], 0
         for number in sequence:
-            rows += int(np.isin(self._marks[number], marks).sum())
-            lots[-1].append(number)
             if rows >= BUFFER:
                 lots, rows = [*lots, []], 0
-        lots = [lot for lot in lots if lot]
-        with ThreadPoolExecutor(1) as reader:
-            ahead = reader.submit(self._load, lots[0], marks)
-            for lot in [*lots[1:], None]:
-                batch = ahead.result()
-                if lot is not None:
-                    ahead = reader.submit(self._load, lot, marks)
-                if len(batch.clip):
-                    yield batch if order is None else _shuffled(batch, order)
+            lots[-1].append(number)
+            rows += self._count(number, marks)
+        return lots
 
     @cached_property
     def _kept(self) -> dict[tuple[int, ...], Batch]:
         return {}
 
-    def _in_memory(self, marks: tuple[int, ...]) -> Batch:
-        if marks not in self._kept:
-            self._kept[marks] = self._load(range(len(self._groups)), marks)
-        return self._kept[marks]
-
-    def _load(self, numbers: Sequence[int], marks: tuple[int, ...]) -> Batch:
-        parts = [self._load_group(number, marks) for number in numbers]
-        return Batch(*(torch.from_numpy(np.concatenate(columns)) for columns in zip(*parts, strict=True)))
+    def _load(self, numbers: Sequence[int], marks: tuple[int, ...], order: np.random.Generator | None = None) -> Batch:
+        """The rows of some groups, shuffled: each is put in its place as it is read, as a copy would double them."""
+        count = sum(self._count(number, marks) for number in numbers)
+        places = np.arange(count) if order is None else order.permutation(count)
+        batch = Batch(
+            torch.empty(count, self.dim),
+            torch.empty(count, 0 if PICTURE in marks else self.dim),
+            torch.empty(count, dtype=torch.int64),
+        )
+        start = 0
+        for number in numbers:
+            parts = self._load_group(number, marks)
+            for column, part in zip(batch, parts, strict=True):
+                column.numpy()[places[start : start + len(part)]] = part
+            start += len(parts[0])
+        return batch
 
     def _load_group(self, number: int, marks: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         shard, group = self._groups[number]
@@ -155,17 +170,16 @@ class Pairs:
             keep = self._marks[number] == TRAIN
             if keep.any():
                 words = _read(*self._groups[number], ["caption"]).filter(keep)["caption"].to_pylist()
-                yield [word or "" for word in words], Batch(*map(torch.from_numpy, self._load_group(number, (TRAIN,))))
+                yield [word or "" for word in words], self._load([number], (TRAIN,))
 
     def held_out_pairs(self) -> Batch:
         """The first HELD_OUT_ROWS pairs that are held out."""
-        found, rows = [], 0
+        numbers, rows = [], 0
         for number in range(len(self._groups)):
-            found.append(self._load_group(number, (HELD_OUT,)))
-            rows += len(found[-1][0])
-            if rows >= HELD_OUT_ROWS:
-                break
-        return Batch(*(torch.from_numpy(np.concatenate(c)[:HELD_OUT_ROWS]) for c in zip(*found, strict=True)))
+            if rows < HELD_OUT_ROWS and self._count(number, (HELD_OUT,)):
+                numbers.append(number)
+                rows += self._count(number, (HELD_OUT,))
+        return Batch(*(column[:HELD_OUT_ROWS] for column in self._load(numbers, (HELD_OUT,))))
 
 
 class Mix:

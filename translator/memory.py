@@ -10,6 +10,7 @@ brought to zero mean and unit deviation over the bank first.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from . import TranslatorError
 if TYPE_CHECKING:
     from .data import Pairs
 
-SHARPNESS = 6.0  # factor on the standardised cosines; chosen on photographs that judge nothing (docs/translators.md)
+SHARPNESS = 4.0  # factor on the standardised cosines; chosen on photographs that judge nothing (docs/translators.md)
 
 
 class Memory(nn.Module):
@@ -38,8 +39,10 @@ class Memory(nn.Module):
 
     def __init__(self, clip: Tensor, clap: Tensor, captions: Sequence[str], sharpness: float = SHARPNESS) -> None:
         super().__init__()
-        if not len(clip) == len(clap) == len(captions) or len(captions) < 2:
+        if not clip.shape == clap.shape == (len(captions), clip.shape[-1]) or len(captions) < 2 or not clip.numel():
             raise ValueError("a memory needs two captions or more, and both vectors of each")
+        if not math.isfinite(sharpness):
+            raise ValueError("a memory's sharpness must be a number")
         self.register_buffer("clip", F.normalize(clip, dim=-1))
         self.register_buffer("clap", F.normalize(clap, dim=-1))
         self.captions, self.sharpness = list(captions), sharpness
@@ -93,7 +96,7 @@ def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
             if len(captions) >= 2 * size:  # some are the same
                 break
     rows = list({caption.casefold(): row for row, caption in enumerate(captions)}.values())
-    rows = [rows[i] for i in order.permutation(len(rows))[:size]]
+    rows = [rows[i] for i in order.permutation(len(rows))[: max(size, 0)]]
     if len(rows) < 2:
         raise TranslatorError("a memory needs two different captions or more, embedded by CLIP's text tower")
     return Memory(torch.cat(clips)[rows], torch.cat(claps)[rows], [captions[row] for row in rows])

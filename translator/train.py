@@ -81,8 +81,10 @@ def train(
     for settings in todo:
         groups.setdefault((settings.sources, settings.weights, settings.batch, settings.seed), []).append(settings)
     mixes = {key: Mix([sources[name] for name in key[0]], key[1], key[2], key[3]) for key in groups}
+    centring = any(settings.centred for settings in todo)  # pictures of any source say where CLIP's pictures lie
+    clip_means = closed_form.means(list(sources.values())).clip if centring else None
     for key, group in groups.items():
-        _train_group(group, mixes[key], facts, out, device, half, report)
+        _train_group(group, mixes[key], clip_means, facts, out, device, half, report)
     return [out / f"{settings.name}.safetensors" for settings in wanted]
 
 
@@ -130,10 +132,16 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
 
 
 def _train_group(
-    group: list[Settings], mix: Mix, facts: dict[str, Any], out: Path, device: str, half: bool, report: Report
+    group: list[Settings],
+    mix: Mix,
+    clip_means: Tensor | None,
+    facts: dict[str, Any],
+    out: Path,
+    device: str,
+    half: bool,
+    report: Report,
 ) -> None:
     """Train translators that share their batches, epoch by epoch."""
-    clip_means = closed_form.means(mix.sources).clip if any(settings.centred for settings in group) else None
     jobs = [_begin(settings, mix.sources[0].dim, clip_means, facts, out, device) for settings in group]
     held_out = Batch(*(column.to(device) for column in mix.held_out_pairs()))
     constant = _constant_cosine(mix, held_out)
@@ -180,9 +188,10 @@ def _begin(
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location=device)
+            same = state["made_of"] == _made_of(settings, facts)
         except Exception:
             raise TranslatorError(f"{path}, the state of an interrupted training, is damaged; delete it") from None
-        if state["made_of"] != _made_of(settings, facts):
+        if not same:
             raise TranslatorError(
                 f"an interrupted training of {settings.name} with other settings or data lies in {out}; "
                 f"delete {path.name} there, or choose another folder"
@@ -241,7 +250,8 @@ def _loss(settings: Settings, ours: Tensor, true: Tensor) -> Tensor:
 @torch.no_grad()
 def judge(job: Job, held_out: Batch) -> dict[str, float]:
     """held_out_loss, in batches of the training's size as the contrastive loss depends on it; held_out_cosine."""
-    ours = job.network(held_out.clip, held_out.kind)
+    parts = zip(held_out.clip.split(1024), held_out.kind.split(1024), strict=True)
+    ours = torch.cat([job.network(clip, kind) for clip, kind in parts])
     size = job.settings.batch
     chunks = list(zip(ours.split(size), held_out.clap.split(size), strict=True))
     loss = sum(_loss(job.settings, a, b).item() * len(a) for a, b in chunks) / len(ours)
@@ -305,11 +315,9 @@ def save_made(
 def _made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
     """Spaces, data and settings: two trainings with the same are the same."""
     data = {name: facts["data"][name] for name in settings.sources}
-    return {
-        **facts,
-        "data": data,
-        "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(settings).items()},
-    }
+    chosen = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    means = {"means_of": facts["data"]} if settings.centred else {}
+    return {**facts, "data": data, **means, "settings": chosen}
 
 
 def _finished(settings: Settings, facts: dict[str, Any], out: Path) -> bool:

@@ -1,12 +1,10 @@
 """Does the starter mean what it sounds? Figures for the card.
 
-    python -m models.recipes.evaluate photos                 # rank of the right prompt for photographs
     python -m models.recipes.evaluate sounds --per-sound 8   # does the judge hear what was asked for?
     python -m models.recipes.evaluate parts --per-sound 8    # what do VAE and vocoder leave of real recordings?
 
-``photos`` ranks the prompts of all known sounds by their cosine to the translated photograph, each sound's photographs
-weighing the same (there are over a hundred dogs). ``sounds`` generates from text and from photographs and lets the
-judge name them; no sound and no photograph that it uses was trained on.
+``sounds`` generates from text and from photographs and lets the judge name them; no sound and no photograph that it
+uses was trained on. Translators are judged by ``audioldm-translator evaluate``.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 
 from audioldm.audio import SAMPLE_RATE, log_mel, write_wave
 from audioldm.options import GenerateOptions
@@ -44,32 +41,6 @@ def balanced(rights: Iterable[tuple[str, bool]]) -> tuple[float, dict[str, float
         by_sound.setdefault(sound, []).append(right)
     shares = {sound: float(np.mean(answers)) for sound, answers in by_sound.items()}
     return float(np.mean(list(shares.values()))), shares
-
-
-def photos(model, translators: list[str], pictures: list[tuple[Path, str]]) -> None:
-    """Print R@1 and R@5 among all known sounds, for each translator, shuffled photographs and chance."""
-    names, known, _ = model.known_sounds
-    images = [Image.open(path).convert("RGB") for path, _ in pictures]
-    sounds = [sound for _, sound in pictures]
-    right = torch.tensor([names.index(sound) for sound in sounds])
-    print(f"{len(pictures)} photographs of {len(set(sounds))} sounds, ranked among {len(names)}")
-    print("| translator | R@1 | R@5 | R@5 shuffled | per photograph: R@1 | R@5 |\n|---|---|---|---|---|---|")
-    seen = model.clip.encode_image(images)  # once for all translators
-    shuffle = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(0))
-
-    def rank(vectors: torch.Tensor) -> torch.Tensor:
-        return (vectors @ known.T).argsort(dim=1, descending=True).eq(right[:, None]).int().argmax(1)
-
-    for translator in translators:
-        vectors = model.translator(translator)(seen)
-        ranks, shuffled = rank(vectors), rank(vectors[shuffle])
-        first, shares = balanced(zip(sounds, (ranks < 1).tolist(), strict=True))
-        fifth, fifths = balanced(zip(sounds, (ranks < 5).tolist(), strict=True))
-        control, _ = balanced(zip(sounds, (shuffled < 5).tolist(), strict=True))
-        print(f"| {translator} | {first:.1%} | {fifth:.1%} | {control:.1%} | {(ranks < 1).float().mean():.1%} "
-              f"| {(ranks < 5).float().mean():.1%} |")
-        print("  R@1 / R@5 by sound:", ", ".join(f"{s} {shares[s]:.0%}/{fifths[s]:.0%}" for s in shares))
-    print(f"chance: {1 / len(names):.1%} and {5 / len(names):.1%}")
 
 
 def sounds(model, prompts: list[tuple[str, str]], options: GenerateOptions, folder: Path, title: str) -> None:
@@ -111,18 +82,14 @@ def parts(model, per_sound: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["photos", "sounds", "parts"])
+    parser.add_argument("what", choices=["sounds", "parts"])
     parser.add_argument("--per-sound", type=int, default=8)
     parser.add_argument("--photos", type=Path, help="a folder of <sound>/<photograph> instead of photos.csv")
-    parser.add_argument("--translators", nargs="*", default=["wit_cos_512", "audiocaps_cos_512"])
     parser.add_argument("--candidates", type=int, help="instead of the model's default")
     parser.add_argument("--guidance", type=float, help="instead of the model's default")
     parser.add_argument("--only", choices=["text", "photos"])
     options = parser.parse_args()
     model = build_model()
-    if options.what == "photos":
-        photos(model, options.translators, photographs(options.photos))
-        return
     if options.what == "parts":
         parts(model, options.per_sound)
         return

@@ -30,7 +30,8 @@ def main() -> None:
     for shard in open_shards([SHARDS]):
         table = pq.read_table(shard.path, columns=["caption", "split", "status", "clap"])
         splits, statuses = table["split"].to_pylist(), table["status"].to_pylist()
-        table = table.filter([split == "train" and status == OK for split, status in zip(splits, statuses, strict=True)])
+        usable = [split == "train" and status == OK for split, status in zip(splits, statuses, strict=True)]
+        table = table.filter(usable)
         captions += table["caption"].to_pylist()
         vectors.append(table["clap"].combine_chunks().flatten().to_numpy().reshape(-1, shard.dim))
     points = np.concatenate(vectors)

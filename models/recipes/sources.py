@@ -1,7 +1,7 @@
 """Which of the 1,000 ImageNet classes make a sound, and the sentences that say which.
 
 A class makes a sound if it, or one of its parents in WordNet, has a name listed here: so 118 breeds bark without
-being listed. Pictures of these classes are described by their sound (``translators.py``), and teach the UNet what the
+being listed. Pictures of these classes are described by their sound (``imagined.py``), and teach the UNet what the
 sounds that it knows look like (``unet.py``). Which photographs judge is another list, ``photos.csv``.
 """
 

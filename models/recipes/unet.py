@@ -25,9 +25,9 @@ from . import data, sources
 from .clap import CLAP, Trainee, features, pooled
 from .clip import CLIP, imagined, photo_features, usable_photos, vision_tower
 from .training import DEVICE, autocast, fit, save_half
-from .translators import FOLDER as TRANSLATORS
 from .vae import mels
 
+TRANSLATORS = data.REPOSITORY / "models" / "translators" / "starter"
 BATCH = 16
 PICTURES = 1000  # imagined for each sound, at least
 NOISE = 0.4  # greatest length of the noise added to the unit condition vector
@@ -105,7 +105,7 @@ def main() -> None:
     unet = unet.to(memory_format=torch.channels_last)
     alphas = scheduler().alphas_cumprod.to(DEVICE)
 
-    pictures = translated([file.stem for file in TRANSLATORS.glob("*.safetensors")])
+    pictures = translated(["wit_cos_512", "audiocaps_cos_512"])
     shown = [pictures.get(name, said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
 
     def one_of(vectors: list[Tensor], rows: Tensor) -> Tensor:
