@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 CAPTIONS = "captions.txt"  # beside the bundled translators: what a memory of any model remembers
 BATCH = 64  # captions at once
+EMBED = {"audiocaps": "audiocaps.embedding", "wit": "wit.embedding WIT.tsv.gz"}  # what makes the shards of a source
 
 log = logging.getLogger("audioldm")
 
@@ -42,11 +43,11 @@ def roots(folder: ModelFolder) -> list[Path]:
 def ways(model: LatentDiffusion, name: str = "audiocaps_cos_512") -> str:
     """How a model comes by a translator that it lacks."""
     option = "" if model.folder.name == registry.DEFAULT_MODEL else f" --model {model.folder.name}"
-    return (
-        "--translator memory works at once, without training; or train one: "
-        f"python -m prior_steps.audiocaps.embedding{option} --out shards && "
-        f"audioldm-translator train {name} --data shards"
-    )
+    sources = ("audiocaps",) if name in settings.CLOSED_FORM else settings.parse(name).sources
+    steps = [f"python -m prior_steps.{EMBED[source]}{option} --out shards/{source}" for source in sources]
+    steps += [f"audioldm-translator train {name} --data shards"]
+    steps += [f"audioldm-translator install translators/{name}.safetensors"]
+    return f"--translator memory works at once, without training; or train one: {' && '.join(steps)}"
 
 
 def remember(model: LatentDiffusion) -> Path:
@@ -99,6 +100,10 @@ class Host:
     def find(self, name: str) -> zoo.Entry:
         """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
         return self.model.find_translator(name)
+
+    @property
+    def dim(self) -> int:
+        return self.model.dimension
 
     @property
     def sounds(self) -> dict[str, str]:

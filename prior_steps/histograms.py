@@ -76,9 +76,12 @@ def advice(found: Mapping[str, np.ndarray]) -> list[str]:
 
 
 def draw(found: Mapping[str, np.ndarray]) -> bytes:
-    """The histograms side by side, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """The histograms side by side, as a PNG. Raises InputError if matplotlib is not installed."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("histograms are drawn by matplotlib, which is not installed: pip install matplotlib") from None
 
     figure = Figure(figsize=(4 * len(found), 3), layout="constrained")
     FigureCanvasAgg(figure)

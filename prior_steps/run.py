@@ -194,6 +194,7 @@ def run_here(worker: Worker, folder: Folder, progress: Progress) -> None:
     began = time.monotonic()
     for k, embedded in worker.embed(worker.job.shards(folder.done), progress.add):
         statuses = worker.write(folder.path, k, embedded)
+        del embedded  # or it would be in memory beside the next
         now = time.monotonic()
         folder.add(k, statuses, now - began)
         began = now

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -38,10 +39,12 @@ class Folder:
         settings: all that the rows and vectors depend on; JSON values. A folder belongs to one run's settings.
         versions: of what makes the vectors, for the manifest.
 
-    Raises InputError: it belongs to other settings, another run is writing there, it cannot be written.
+    Raises InputError: it belongs to other settings, another run is writing there, it cannot be written; no pyarrow.
     """
 
     def __init__(self, path: str | Path, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+        if find_spec("pyarrow") is None:
+            raise InputError("shards are written by pyarrow, which is not installed: pip install pyarrow")
         self.path = Path(os.path.expanduser(path))
         self.manifest: dict[str, Any] = {"settings": dict(settings), "versions": dict(versions), "seconds": 0.0}
         try:
@@ -50,7 +53,8 @@ class Folder:
             self._adopt(settings)
             for left in self.path.glob(f".*{PART}"):  # by a run that was killed
                 left.unlink()
-            self.save()
+            if not self.finished:
+                self.save()
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}") from None
 
@@ -70,6 +74,8 @@ class Folder:
         self.done, self.statuses = set(counts), sum(counts.values(), Counter())
         # Whoever deletes a shard wants it made again.
         self.manifest["finished"] = bool(before and before.get("finished") and before.get("shards") == len(counts))
+        if self.finished:
+            self.manifest = before
 
     @property
     def finished(self) -> bool:

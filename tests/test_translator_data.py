@@ -251,6 +251,10 @@ def test_files_that_are_no_shards(tmp_path: Path) -> None:
     with pytest.raises(TranslatorError, match="is no shard of embeddings: it lacks id, status, caption, .*clip_space"):
         open_shards([tmp_path / "foreign.parquet"])
     table = pq.read_table(good)
+    other = table.set_column(3, "caption", table["caption"].cast(pa.binary()))
+    pq.write_table(other.replace_schema_metadata(table.schema.metadata), tmp_path / "binary.parquet")
+    with pytest.raises(TranslatorError, match="binary.parquet is no shard of embeddings: its caption must be a string"):
+        open_shards([tmp_path / "binary.parquet"])
     for vector in (pa.list_(pa.float32()), pa.list_(pa.float64(), DIM), pa.list_(pa.int32(), DIM)):
         other = table.set_column(table.schema.get_field_index("clip"), "clip", table["clip"].cast(vector, safe=False))
         pq.write_table(other.replace_schema_metadata(table.schema.metadata), tmp_path / "odd.parquet")

@@ -110,7 +110,7 @@ def test_other_sources_and_widths() -> None:
     "name",
     ["", "wit", "wit_cos", "wit_512", "wit_cos_0", "wit_cos_-1", "wit_cos_99999999", "wit_cos_5.5", "wit_l1_512",
      "wit_COS_512", "_cos_512", "wit__cos_512", "wit_wit_cos_512", "clotho_cos_512", "wit_cos_512_noisy",
-     "wit_cos_512_", "../wit_cos_512", "audiocaps wit_cos_512", "wit_cos_512_noise_noise",
+     "wit_cos_512_", "../wit_cos_512", "wit/_cos_512", "audiocaps wit_cos_512", "wit_cos_512_noise_noise",
      "wit_cos_512_centred_noise", "wit_cos_" + "9" * 5000, "wit_cos_\u0665"],
 )  # fmt: skip
 def test_nonsense_is_no_name(name: str) -> None:

@@ -272,6 +272,20 @@ def test_what_is_finished_is_left_as_it_is(sources: dict[str, Pairs], together: 
     train.train([settings(name) for name in VARIANTS], sources, together, report=said.append)
     assert before == {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in together.iterdir()}
     assert said == [f"{name}: already in {together}" for name in VARIANTS]
+    (together / ".wit_cos_256.state").touch()  # killed just before this was deleted
+    train.train([settings("wit_cos_256")], sources, together, report=quiet)
+    assert not list(together.glob(".*"))
+
+
+def test_two_runs_in_one_folder(sources: dict[str, Pairs], together: Path, tmp_path: Path) -> None:
+    """The second begins while the first is at its third epoch, and ends before it."""
+    def begin_again(line: str) -> None:
+        if "epoch 2," in line and not (tmp_path / "wit_cos_256.safetensors").exists():
+            train.train([settings("wit_cos_256")], sources, tmp_path, report=quiet)
+
+    train.train([settings("wit_cos_256")], sources, tmp_path, report=begin_again)
+    assert weights(tmp_path, "wit_cos_256") == weights(together, "wit_cos_256")
+    assert not list(tmp_path.glob(".*"))
 
 
 @pytest.mark.parametrize("change", [{"lr": 2e-3}, {"epochs": 5}, {"hidden": 25}, {"seed": 3}, {"noise": 0.5}])
@@ -366,3 +380,11 @@ def test_closed_forms_and_memory_are_written_once(sources: dict[str, Pairs], tmp
         if name != "memory":
             assert made["metrics"]["held_out_cosine"] > made["metrics"]["constant_cosine"] + 0.05
     assert before == {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+
+
+def test_a_memory_whose_captions_no_header_holds(sources: dict[str, Pairs], tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("translator.zoo.MAX_HEADER", 1000)
+    with pytest.raises(TranslatorError, match="100 captions are more than a file's header holds; keep fewer of them"):
+        train.keep_memory(sources, tmp_path / "out", size=100)
+    assert not (tmp_path / "out").exists()
+    train.keep_memory(sources, tmp_path / "out", size=10)

@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -55,6 +56,7 @@ class Host(Protocol):
     spaces: tuple[str, str]  # fingerprints of CLIP and CLAP space
     roots: list[Path]  # where translators are looked for, first one first
     home: Path  # where they are installed: <home>/<clip space>-<clap space>/<name>.safetensors
+    dim: int  # of both spaces
     default: str | None  # name of the model's default translator
     sounds: dict[str, str]  # sounds that the model knows -> the prompts that stand for them; may be empty
     encoders: Encoders  # read when they are first used
@@ -70,7 +72,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The sub-commands and their flags."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.description = "From CLIP's space to CLAP's: train, judge and install translators."
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    whole_flags = partial(type(parser), allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=whole_flags)
     _model(commands.add_parser("list", help="the eighteen and others: installed or not, data, figures"))
     _add_train(commands.add_parser("train", help="train translators from embedding shards"))
     _add_evaluate(commands.add_parser("evaluate", help="judge translators on photographs and on held-out pairs"))
@@ -171,6 +174,8 @@ def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None
     fitted = [name for name in names if name in settings.CLOSED_FORM]
     from .shards import open_shards
 
+    if args.out.exists() and not args.out.is_dir():
+        raise TranslatorError(f"{args.out} is a file; --out names a folder")
     shards = open_shards(args.data)
     known = sorted({shard.source for shard in shards})
     wanted = [_settings(name, known, args) for name in dict.fromkeys(names) if name not in (*fitted, settings.MEMORY)]
@@ -284,7 +289,7 @@ def _show(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
     from .model import load_translator
 
     translator = load_translator(args.file)
-    beside = args.file.with_suffix(".json")
+    beside = _beside(args.file)
     kind = type(translator).__name__
     print(f"{args.file}: {kind}, {sum(t.numel() for t in translator.state_dict().values()):,} numbers")
     for name, tensor in translator.state_dict().items():
@@ -293,8 +298,19 @@ def _show(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
         print(f"  {key}: {value if len(value) < 100 else value[:97] + '…'}")
     if not translator.metadata:
         print("  it does not say which spaces it belongs to")
-    if beside.is_file():
-        print(json.dumps(json.loads(beside.read_text(encoding="utf-8")), indent=2))
+    if beside is not None:
+        print(json.dumps(beside, indent=2))
+
+
+def _beside(file: Path) -> Any:
+    """What the JSON beside a translator says; None if there is none. Raises TranslatorError."""
+    path = file.with_suffix(".json")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise TranslatorError(f"{path} is not a JSON file that can be read") from None
 
 
 def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
@@ -307,6 +323,10 @@ def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> No
         if args.model is None:
             raise TranslatorError(
                 f"{args.file} does not say which spaces it belongs to; --model names a model of these"
+            )
+        if translator.dim != model.dim:
+            raise TranslatorError(
+                f"{args.file} is for spaces of {translator.dim} dimensions, those of {model.name} have {model.dim}"
             )
         clip, clap = model.spaces
     elif args.model is not None and not entry.fits(*model.spaces):

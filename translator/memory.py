@@ -59,7 +59,7 @@ class Memory(nn.Module):
 
     def facts(self) -> dict[str, str]:
         """What its file's metadata must say beside the spaces."""
-        return {"captions": json.dumps(self.captions), "sharpness": str(self.sharpness)}
+        return {"captions": json.dumps(self.captions, ensure_ascii=False), "sharpness": str(self.sharpness)}
 
     @property
     def dim(self) -> int:

@@ -39,7 +39,7 @@ class Settings:
     noise: float = 0.0  # greatest length of Gaussian noise on the unit input (C3, arXiv 2401.08567)
     centred: bool = False  # inputs minus the mean of their kind, text or image (C3)
     patience: int = 3  # epochs without a held-out loss better by ``gain``, after which training stops; 0: never stops
-    gain: float = 0.01  # share of the held-out loss
+    gain: float = 0.02  # share of the held-out loss
     held_out: float = 0.05  # share of the pairs
     seed: int = 0
 
@@ -68,7 +68,7 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
 
     ``known``: names of the sources of which <data> may be made, joined by ``_``. Raises TranslatorError.
     """
-    form = rf"(.+)_({'|'.join(LOSSES)})_([1-9][0-9]{{0,4}})(_noise)?(_centred)?"
+    form = rf"([^/]+)_({'|'.join(LOSSES)})_([1-9][0-9]{{0,4}})(_noise)?(_centred)?"
     match = re.fullmatch(form, name)
     data, loss, hidden, noise, centred = match.groups() if match else ("", "", 0, None, None)
     sources = _sources(data, tuple(known))

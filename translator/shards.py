@@ -123,10 +123,13 @@ def _read_footer(path: Path) -> Shard:
     with _open(path) as file:
         columns, groups = file.schema_arrow, file.metadata
         missing = [name for name in ("id", "status", "caption", "clip", "clip_kind") if name not in columns.names]
-        metadata = {key.decode(): value.decode() for key, value in (columns.metadata or {}).items()}
+        metadata = {key.decode(): value.decode(errors="replace") for key, value in (columns.metadata or {}).items()}
         missing += [key for key in ("source", "clip_space") if key not in metadata]
         if missing:
             raise TranslatorError(f"{path} is no shard of embeddings: it lacks {', '.join(missing)}")
+        for name in ("id", "status", "caption", "clip_kind"):
+            if not pa.types.is_string(columns.field(name).type):
+                raise TranslatorError(f"{path} is no shard of embeddings: its {name} must be a string")
         clip = columns.field("clip").type
         good = pa.types.is_fixed_size_list(clip) and clip.value_type == pa.float32()
         if not good or ("clap" in columns.names and columns.field("clap").type != clip):

@@ -7,7 +7,6 @@ import datetime
 import io
 import json
 import math
-import os
 import time
 import zlib
 from collections.abc import Callable, Sequence
@@ -19,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError, closed_form, losses, memory
+from . import TranslatorError, closed_form, losses, memory, zoo
 from .data import Batch, Mix, Pairs
 from .model import Translator, centred, save_translator, write
 from .settings import Settings
@@ -76,6 +75,7 @@ def train(
     todo = [settings for settings in wanted if not _finished(settings, facts, out)]
     for settings in wanted:
         if settings not in todo:
+            _state_path(settings, out).unlink(missing_ok=True)  # where it was killed at its very end
             report(f"{settings.name}: already in {out}")
     groups: dict[tuple[Any, ...], list[Settings]] = {}
     for settings in todo:
@@ -115,6 +115,8 @@ def keep_memory(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) 
     if _there(path, made):
         return path
     kept = memory.draw(list(sources.values()), size, seed)
+    if len(kept.facts()["captions"].encode()) > zoo.MAX_HEADER // 2:  # the quotes in it are written as two signs
+        raise TranslatorError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
     return save_made(kept, "memory", "memory", made, out, half=False, more=kept.facts())
 
 
@@ -348,10 +350,9 @@ def _save_state(job: Job, facts: dict[str, Any], out: Path) -> None:
         "made_of": _made_of(job.settings, facts), "network": job.network.state_dict(),
         "optimizer": job.optimizer.state_dict(), "history": job.history, "best": job.best,
     }  # fmt: skip
-    path = _state_path(job.settings, out)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(state, path.with_suffix(".part"))
-    os.replace(path.with_suffix(".part"), path)
+    content = io.BytesIO()
+    torch.save(state, content)
+    write(_state_path(job.settings, out), content.getvalue())
 
 
 def _seed(settings: Settings, epoch: int, what: str) -> int:

@@ -151,7 +151,8 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_pixels_batch(self, pixels: Sequence[Tensor]) -> Tensor:
         """(B, 512), what encode_image gives but for rounding, of what ``pixels`` made of B images, in one pass."""
-        return self._vision(torch.stack(list(pixels)).to(self.device))
+        batch = torch.stack(list(pixels)).to(self.device, memory_format=torch.channels_last)  # as convolutions like it
+        return self._vision(batch)
 
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:

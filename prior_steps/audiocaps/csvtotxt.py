@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -57,7 +57,7 @@ def export(shards: Sequence[str | Path], out: str | Path, limit: int | None = No
     return number
 
 
-def _pairs(shard: Path):
+def _pairs(shard: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     embedded = read_shard(shard)
     if embedded.clip is None or embedded.clap is None:
         return
