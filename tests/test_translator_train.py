@@ -227,7 +227,7 @@ train.train([settings("wit_cos_256")], sources, Path({str(tmp_path)!r}), report=
 
 def history(job_settings: Settings, *losses: float) -> train.Job:
     rows = [{"epoch": i, "held_out_loss": loss} for i, loss in enumerate(losses, 1)]
-    return train.Job(job_settings, None, None, rows)
+    return train.Job(job_settings, None, None, 2.0, rows)
 
 
 @pytest.mark.parametrize(

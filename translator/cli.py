@@ -43,7 +43,7 @@ FLAGS = (
     ("temperature", float, "of the contrastive loss"),
     ("noise", float, "greatest length of noise on the unit input"),
     ("patience", int, "epochs without gain before it stops; 0: never stops"),
-    ("gain", float, "of the held-out loss, as a share"),
+    ("gain", float, "worth waiting for, as a share of the whole fall of the held-out loss"),
     ("held_out", float, "share of the pairs that is held out"),
     ("seed", int, "of everything that is drawn"),
 )

@@ -39,7 +39,7 @@ class Settings:
     noise: float = 0.0  # greatest length of Gaussian noise on the unit input (C3, arXiv 2401.08567)
     centred: bool = False  # inputs minus the mean of their kind, text or image (C3)
     patience: int = 3  # epochs without a held-out loss better by ``gain``, after which training stops; 0: never stops
-    gain: float = 0.02  # share of the held-out loss
+    gain: float = 0.001  # share of all that the held-out loss has fallen since before the training
     held_out: float = 0.05  # share of the pairs
     seed: int = 0
 

@@ -33,6 +33,7 @@ class Job:
     settings: Settings
     network: Translator
     optimizer: torch.optim.Optimizer
+    untrained: float = math.inf  # held-out loss before the first epoch
     history: list[dict[str, float]] = field(default_factory=list)  # one row for each epoch
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -47,10 +48,14 @@ class Job:
 
     @property
     def done(self) -> bool:
-        """After all epochs, or when the held-out loss has not fallen by its ``gain`` for ``patience`` of them."""
-        reference, gained = math.inf, 0
+        """After all epochs, or when the held-out loss has not fallen by ``gain`` for ``patience`` of them.
+
+        ``gain`` is a share of the whole fall until then, as the losses have other floors: the contrastive one ends far
+        above 0.
+        """
+        reference, gained = self.untrained, 0
         for row in self.history:
-            if row["held_out_loss"] < reference * (1 - self.settings.gain):
+            if row["held_out_loss"] < reference - self.settings.gain * (self.untrained - reference):
                 reference, gained = row["held_out_loss"], row["epoch"]
         patience = self.settings.patience
         return self.epoch >= self.settings.epochs or bool(patience and self.epoch - gained >= patience)
@@ -144,8 +149,8 @@ def _train_group(
     report: Report,
 ) -> None:
     """Train translators that share their batches, epoch by epoch."""
-    jobs = [_begin(settings, mix.sources[0].dim, clip_means, facts, out, device) for settings in group]
     held_out = Batch(*(column.to(device) for column in mix.held_out_pairs()))
+    jobs = [_begin(settings, held_out, clip_means, facts, out, device) for settings in group]
     constant = _constant_cosine(mix, held_out)
     title, began, finished = "+".join(group[0].sources), time.monotonic(), 0
     while active := [job for job in jobs if not job.done]:
@@ -174,19 +179,25 @@ def _train_group(
 
 
 def _begin(
-    settings: Settings, dim: int, clip_means: Tensor | None, facts: dict[str, Any], out: Path, device: str
+    settings: Settings,
+    held_out: Batch,
+    clip_means: Tensor | None,
+    facts: dict[str, Any],
+    out: Path,
+    device: str,
 ) -> Job:
     """A job as new, or as its last epoch left it."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         network = Translator(
             settings.hidden,
-            dim,
+            held_out.clip.shape[1],
             settings.dropout,
             clip_means.clone() if settings.centred and clip_means is not None else None,
         ).to(device)
     optimizer = torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)
-    job, path = Job(settings, network, optimizer), _state_path(settings, out)
+    job, path = Job(settings, network.eval(), optimizer), _state_path(settings, out)
+    job.untrained = judge(job, held_out)["held_out_loss"]
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location=device)
