@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -42,7 +43,10 @@ def roots(folder: ModelFolder) -> list[Path]:
 
 def ways(model: LatentDiffusion, name: str = "audiocaps_cos_512") -> str:
     """How a model comes by a translator that it lacks."""
-    option = "" if model.folder.name == registry.DEFAULT_MODEL else f" --model {model.folder.name}"
+    name_of_model = model.folder.name
+    if name_of_model not in registry.all_names() and "/" not in name_of_model:  # nor the hub's
+        name_of_model = shlex.quote(str(model.folder.path))
+    option = "" if name_of_model == registry.DEFAULT_MODEL else f" --model {name_of_model}"
     sources = ("audiocaps",) if name in settings.CLOSED_FORM else settings.parse(name).sources
     steps = [f"python -m prior_steps.{EMBED[source]}{option} --out shards/{source}" for source in sources]
     steps += [f"audioldm-translator train {name} --data shards"]

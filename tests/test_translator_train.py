@@ -21,7 +21,7 @@ from pairs import CLAP, CLIP, DIM, make_rows, read_pairs, write_shard
 from PIL import Image
 from safetensors.torch import load_file
 
-from translator import TranslatorError, data, train
+from translator import TranslatorError, closed_form, data, memory, record, train
 from translator.data import Pairs
 from translator.model import load_translator
 from translator.settings import Settings, parse
@@ -88,7 +88,7 @@ def test_the_constant_is_the_best_single_vector(sources: dict[str, Pairs]) -> No
     mean = torch.tensor(2 / 3 * clap[0] + 1 / 3 * clap[1])
     held = both.held_out_pairs()
     expected = F.cosine_similarity(mean[None], held.clap).mean().item()
-    assert train._constant_cosine(both, held) == pytest.approx(expected, abs=1e-6)
+    assert closed_form.constant_cosine(both, held) == pytest.approx(expected, abs=1e-6)
 
 
 # What is written
@@ -182,7 +182,7 @@ def test_interrupted_and_gone_on(sources: dict[str, Pairs], together: Path, tmp_
 
 def test_interrupted_between_the_last_epoch_and_the_end(sources, together: Path, tmp_path: Path, monkeypatch) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(train, "save_made", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+        patch.setattr(record, "save", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             train.train([settings("wit_cos_256")], sources, tmp_path, report=quiet)
     assert not (tmp_path / "wit_cos_256.safetensors").exists()
@@ -343,12 +343,12 @@ def test_one_row_and_no_clap_vectors_write_nothing(tmp_path: Path) -> None:
     for pairs, sentence in ((one, "1 usable pairs"), (blind, "no CLAP vectors in the data")):
         for make in (
             lambda p, o: train.train([settings("audiocaps_cos_256")], {"audiocaps": p}, o, report=quiet),
-            lambda p, o: train.fit_closed("ridge", {"audiocaps": p}, o),
+            lambda p, o: closed_form.make("ridge", {"audiocaps": p}, o),
         ):
             with pytest.raises(TranslatorError, match=sentence):
                 make(pairs, tmp_path / "out")
     with pytest.raises(TranslatorError, match="two different captions"):
-        train.keep_memory({"audiocaps": one}, tmp_path / "out", size=10)
+        memory.keep({"audiocaps": one}, tmp_path / "out", size=10)
     assert not (tmp_path / "out").exists()
 
 
@@ -363,9 +363,9 @@ def test_a_training_that_blows_up_is_told(sources: dict[str, Pairs], tmp_path: P
 
 def test_closed_forms_and_memory_are_written_once(sources: dict[str, Pairs], tmp_path: Path) -> None:
     makes = {
-        "procrustes": lambda s: train.fit_closed("procrustes", s, tmp_path),
-        "ridge": lambda s: train.fit_closed("ridge", s, tmp_path),
-        "memory": lambda s: train.keep_memory(s, tmp_path, size=20),
+        "procrustes": lambda s: closed_form.make("procrustes", s, tmp_path),
+        "ridge": lambda s: closed_form.make("ridge", s, tmp_path),
+        "memory": lambda s: memory.keep(s, tmp_path, size=20),
     }
     for name, make in makes.items():
         assert make(sources) == tmp_path / f"{name}.safetensors"
@@ -385,6 +385,6 @@ def test_closed_forms_and_memory_are_written_once(sources: dict[str, Pairs], tmp
 def test_a_memory_whose_captions_no_header_holds(sources: dict[str, Pairs], tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr("translator.zoo.MAX_HEADER", 1000)
     with pytest.raises(TranslatorError, match="100 captions are more than a file's header holds; keep fewer of them"):
-        train.keep_memory(sources, tmp_path / "out", size=100)
+        memory.keep(sources, tmp_path / "out", size=100)
     assert not (tmp_path / "out").exists()
-    train.keep_memory(sources, tmp_path / "out", size=10)
+    memory.keep(sources, tmp_path / "out", size=10)

@@ -183,14 +183,14 @@ def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None
     if len(wanted) < len(set(names)) or any(one.centred for one in wanted):
         used = set(known)
     sources = _pairs(shards, used, 0.05 if args.held_out is None else args.held_out)
-    from . import train
+    from . import closed_form, memory, train
 
     if wanted:
         train.train(wanted, sources, args.out, device=_device(args.device), half=args.half, report=_say)
     for name in dict.fromkeys(fitted):
-        _say(f"{name}: {train.fit_closed(name, sources, args.out, half=args.half)}")
+        _say(f"{name}: {closed_form.make(name, sources, args.out, half=args.half)}")
     if settings.MEMORY in names:
-        _say(f"memory: {train.keep_memory(sources, args.out, size=args.captions, seed=args.seed or 0)}")
+        _say(f"memory: {memory.keep(sources, args.out, size=args.captions, seed=args.seed or 0)}")
 
 
 def _settings(name: str, known: Sequence[str], args: argparse.Namespace) -> Settings:

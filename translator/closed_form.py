@@ -6,15 +6,17 @@ arXiv 2602.17584). What is sought is the W of ``model.LinearTranslator``.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError
-from .data import PICTURE, TRAIN, Pairs
+from . import TranslatorError, record
+from .data import PICTURE, TRAIN, Batch, Mix, Pairs
 from .model import KINDS, LinearTranslator, centred
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of ridge, times the mean square of x; the held-out pairs choose
@@ -114,3 +116,29 @@ def fit(name: str, sources: Sequence[Pairs]) -> tuple[LinearTranslator, dict[str
     }
     best = max(scores, key=scores.get)
     return fits[best], {**facts, "penalty": best}
+
+
+def constant_cosine(mix: Mix, held_out: Batch) -> float:
+    """Mean cosine of the held-out CLAP vectors to the mean of the training's: what knowing nothing of CLIP reaches."""
+    mean = sum(w * means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
+    return F.cosine_similarity(mean.to(held_out.clap.device)[None], held_out.clap).mean().item()
+
+
+def make(name: str, sources: dict[str, Pairs], out: Path, half: bool = False) -> Path:
+    """Fit ``procrustes`` or ``ridge`` to all sources and write <name>.safetensors and .json into ``out``.
+
+    Raises TranslatorError: too few pairs, or ``out`` has one made of other data.
+    """
+    made = record.data_facts(sources)
+    path, began = out / f"{name}.safetensors", time.monotonic()
+    if record.there(path, made):
+        return path
+    translator, found = fit(name, list(sources.values()))
+    mixed = Mix([pairs for pairs in sources.values() if pairs.train])
+    held = mixed.held_out_pairs()
+    metrics = {
+        "held_out_cosine": round(F.cosine_similarity(translator(held.clip, held.kind), held.clap).mean().item(), 5),
+        "constant_cosine": round(constant_cosine(mixed, held), 5),
+        "seconds": round(time.monotonic() - began, 1),
+    }
+    return record.save(translator, name, name, {**made, "fit": found, "metrics": metrics}, out, half)

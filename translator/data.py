@@ -51,6 +51,7 @@ class Pairs:
         self.shards, self.source = list(shards), shards[0].source
         self.dim = shards[0].dim
         self._groups = [(shard, number) for shard in shards for number in range(len(shard.groups))]
+        self.fingerprint = "0" * 16  # of ids and captions, 16 hex digits, however they lie in shards
         self._marks = self._read_marks(held_out)
         counts = sum((np.bincount(marks, minlength=4) for marks in self._marks), np.zeros(4, np.int64))
         self.unused, self.train, self.held_out, self.pictures = map(int, counts)
@@ -63,21 +64,24 @@ class Pairs:
             )
 
     def _read_marks(self, held_out: float) -> list[np.ndarray]:
-        marks = []
+        marks, total = [], 0
         with tempfile.TemporaryFile() as ids:  # eight bytes for each row: on disk, as there may be many
             for shard, number in self._groups:
                 table = _read(
                     shard, number, ["id", "status", "caption", "clip_kind", "clap"][: 5 if shard.clap_space else 4]
                 )
                 names, captions = table["id"].to_pylist(), table["caption"].to_pylist()
-                ids.write(np.array([_hash(str(name)) for name in names], np.uint64).tobytes())
+                hashes = [_hash(str(name)) for name in names]
+                ids.write(np.array(hashes, np.uint64).tobytes())
                 words = [" ".join((caption or "").casefold().split()) for caption in captions]
                 keys = [_hash(text or f"id {name}") for name, text in zip(names, words, strict=True)]
+                total += sum(hashes) + 3 * sum(keys)
                 usable = np.array([status == OK for status in table["status"].to_pylist()], bool)
                 paired = usable & (table["clap"].is_valid().to_numpy() if shard.clap_space else False)
                 held = np.array(keys, np.float64) < held_out * 2.0**64
                 mark = np.where(paired, np.where(held, HELD_OUT, TRAIN), np.where(usable, PICTURE, UNUSED))
                 marks.append(mark.astype(np.uint8))
+            self.fingerprint = f"{total % 2**64:016x}"
             ids.flush()
             self._refuse_duplicates(np.memmap(ids, np.uint64, "r") if sum(map(len, marks)) else np.zeros(0, np.uint64))
         return marks

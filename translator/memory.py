@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import TranslatorError
+from . import TranslatorError, zoo
 
 if TYPE_CHECKING:
     from .data import Pairs
@@ -100,3 +101,17 @@ def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
     if len(rows) < 2:
         raise TranslatorError("a memory needs two different captions or more, embedded by CLIP's text tower")
     return Memory(torch.cat(clips)[rows], torch.cat(claps)[rows], [captions[row] for row in rows])
+
+
+def keep(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
+    """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises as closed_form.make."""
+    from . import record  # which imports model, which imports this
+
+    made = {**record.data_facts(sources), "captions": size, "seed": seed}
+    path = out / "memory.safetensors"
+    if record.there(path, made):
+        return path
+    kept = draw(list(sources.values()), size, seed)
+    if len(kept.facts()["captions"].encode()) > zoo.MAX_HEADER // 2:  # the quotes in it are written as two signs
+        raise TranslatorError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
+    return record.save(kept, "memory", "memory", made, out, half=False, more=kept.facts())

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import csv
-import datetime
 import io
-import json
 import math
 import time
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError, closed_form, losses, memory, zoo
+from . import TranslatorError, closed_form, losses, record
 from .data import Batch, Mix, Pairs
-from .model import Translator, centred, save_translator, write
+from .model import Translator, centred, write
 from .settings import Settings
 
 Report = Callable[[str], None]
@@ -76,7 +74,7 @@ def train(
     interrupted goes on after its last epoch. ``sources``: the pairs by name. ``half``: 16-bit numbers in the files.
     ``report`` takes lines for people. Raises TranslatorError: data lack, or ``out`` holds the same name made otherwise.
     """
-    facts = data_facts(sources)
+    facts = record.data_facts(sources)
     todo = [settings for settings in wanted if not _finished(settings, facts, out)]
     for settings in wanted:
         if settings not in todo:
@@ -93,51 +91,6 @@ def train(
     return [out / f"{settings.name}.safetensors" for settings in wanted]
 
 
-def fit_closed(name: str, sources: dict[str, Pairs], out: Path, half: bool = False) -> Path:
-    """Fit ``procrustes`` or ``ridge`` to all sources and write <name>.safetensors and .json into ``out``.
-
-    Raises TranslatorError: too few pairs, or ``out`` has one made of other data.
-    """
-    made = data_facts(sources)
-    path, began = out / f"{name}.safetensors", time.monotonic()
-    if _there(path, made):
-        return path
-    translator, found = closed_form.fit(name, list(sources.values()))
-    mixed = Mix([pairs for pairs in sources.values() if pairs.train])
-    held = mixed.held_out_pairs()
-    metrics = {
-        "held_out_cosine": round(F.cosine_similarity(translator(held.clip, held.kind), held.clap).mean().item(), 5),
-        "constant_cosine": round(_constant_cosine(mixed, held), 5),
-        "seconds": round(time.monotonic() - began, 1),
-    }
-    return save_made(translator, name, name, {**made, "fit": found, "metrics": metrics}, out, half)
-
-
-def keep_memory(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
-    """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises as fit_closed."""
-    made = {**data_facts(sources), "captions": size, "seed": seed}
-    path = out / "memory.safetensors"
-    if _there(path, made):
-        return path
-    kept = memory.draw(list(sources.values()), size, seed)
-    if len(kept.facts()["captions"].encode()) > zoo.MAX_HEADER // 2:  # the quotes in it are written as two signs
-        raise TranslatorError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
-    return save_made(kept, "memory", "memory", made, out, half=False, more=kept.facts())
-
-
-def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
-    """What is recorded of the data: the spaces, and of every source its pairs."""
-    shards = [shard for pairs in sources.values() for shard in pairs.shards]
-    claps = [shard.clap_space for shard in shards if shard.clap_space]
-    if not claps:
-        raise TranslatorError("there are no CLAP vectors in the data")
-    data = {
-        name: {"pairs": pairs.train, "held_out": pairs.held_out, "pictures": pairs.pictures, "unused": pairs.unused}
-        for name, pairs in sources.items()
-    }
-    return {"clip_space": shards[0].clip_space, "clap_space": claps[0], "data": data}
-
-
 def _train_group(
     group: list[Settings],
     mix: Mix,
@@ -151,7 +104,7 @@ def _train_group(
     """Train translators that share their batches, epoch by epoch."""
     held_out = Batch(*(column.to(device) for column in mix.held_out_pairs()))
     jobs = [_begin(settings, held_out, clip_means, facts, out, device) for settings in group]
-    constant = _constant_cosine(mix, held_out)
+    constant = closed_form.constant_cosine(mix, held_out)
     title, began, finished = "+".join(group[0].sources), time.monotonic(), 0
     while active := [job for job in jobs if not job.done]:
         number = min(job.epoch for job in active)
@@ -201,7 +154,7 @@ def _begin(
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location=device)
-            same = state["made_of"] == _made_of(settings, facts)
+            same = state["made_of"] == record.made_of(settings, facts)
         except Exception:
             raise TranslatorError(f"{path}, the state of an interrupted training, is damaged; delete it") from None
         if not same:
@@ -271,12 +224,6 @@ def judge(job: Job, held_out: Batch) -> dict[str, float]:
     return {"held_out_loss": loss, "held_out_cosine": F.cosine_similarity(ours, held_out.clap).mean().item()}
 
 
-def _constant_cosine(mix: Mix, held_out: Batch) -> float:
-    """Mean cosine of the held-out CLAP vectors to the mean of the training's: what knowing nothing of CLIP reaches."""
-    mean = sum(w * closed_form.means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
-    return F.cosine_similarity(mean.to(held_out.clap.device)[None], held_out.clap).mean().item()
-
-
 def _finish(job: Job, facts: dict[str, Any], constant: float, out: Path, half: bool) -> None:
     from .curves import loss_curves
 
@@ -295,61 +242,15 @@ def _finish(job: Job, facts: dict[str, Any], constant: float, out: Path, half: b
     writer.writerows(job.history)
     write(out / f"{settings.name}.csv", table.getvalue().encode())
     write(out / f"{settings.name}.png", loss_curves(settings.name, job.history, job.best_epoch))
-    save_made(job.network, settings.name, "network", {**_made_of(settings, facts), "metrics": metrics}, out, half)
+    record.save(
+        job.network, settings.name, "network", {**record.made_of(settings, facts), "metrics": metrics}, out, half
+    )
     _state_path(settings, out).unlink(missing_ok=True)
-
-
-def save_made(
-    translator: torch.nn.Module,
-    name: str,
-    kind: str,
-    made: dict[str, Any],
-    out: Path,
-    half: bool,
-    more: dict[str, str] | None = None,
-) -> Path:
-    """Write <name>.json with all that is known of a translator and, last, <name>.safetensors with the gist of it."""
-    made = {"name": name, "kind": kind, **made, "date": datetime.date.today().isoformat(), "torch": torch.__version__}
-    metrics = made.get("metrics", {})
-    gist = {
-        "name": name, "kind": kind, "clip_space": made["clip_space"], "clap_space": made["clap_space"],
-        "data": ", ".join(f"{source} {facts['pairs']}" for source, facts in made["data"].items()),
-        "date": made["date"], **(more or {}),
-        **{key: str(metrics[key]) for key in ("held_out_cosine", "constant_cosine") if key in metrics},
-        **{key: str(value) for key, value in made.get("settings", {}).items()
-           if key in ("loss", "noise", "centred") and value},
-    }  # fmt: skip
-    write(out / f"{name}.json", (json.dumps(made, indent=2) + "\n").encode())
-    path = out / f"{name}.safetensors"
-    save_translator(path, translator, gist, torch.float16 if half else torch.float32)
-    return path
-
-
-def _made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
-    """Spaces, data and settings: two trainings with the same are the same."""
-    data = {name: facts["data"][name] for name in settings.sources}
-    chosen = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
-    means = {"means_of": facts["data"]} if settings.centred else {}
-    return {**facts, "data": data, **means, "settings": chosen}
 
 
 def _finished(settings: Settings, facts: dict[str, Any], out: Path) -> bool:
     """Whether ``out`` has it. Raises TranslatorError if it has another one of that name."""
-    return _there(out / f"{settings.name}.safetensors", _made_of(settings, facts))
-
-
-def _there(path: Path, made: dict[str, Any]) -> bool:
-    """Whether a translator is there, and its JSON says the same. Raises TranslatorError if it says otherwise."""
-    if not path.exists():
-        return False
-    try:
-        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        same = all(found[key] == value for key, value in made.items())
-    except (OSError, ValueError, KeyError, TypeError):
-        same = False
-    if not same:
-        raise TranslatorError(f"{path} is there already, made with other settings or data; choose another folder")
-    return True
+    return record.there(out / f"{settings.name}.safetensors", record.made_of(settings, facts))
 
 
 def _state_path(settings: Settings, out: Path) -> Path:
@@ -358,7 +259,7 @@ def _state_path(settings: Settings, out: Path) -> Path:
 
 def _save_state(job: Job, facts: dict[str, Any], out: Path) -> None:
     state = {
-        "made_of": _made_of(job.settings, facts), "network": job.network.state_dict(),
+        "made_of": record.made_of(job.settings, facts), "network": job.network.state_dict(),
         "optimizer": job.optimizer.state_dict(), "history": job.history, "best": job.best,
     }  # fmt: skip
     content = io.BytesIO()

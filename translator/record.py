@@ -1,0 +1,83 @@
+"""What is written beside a translator, and in its file: of what it was made, and how good it is."""
+
+from __future__ import annotations
+
+import datetime
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from . import TranslatorError
+from .data import Pairs
+from .model import save_translator, write
+from .settings import Settings
+
+
+def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
+    """What is recorded of the data: the spaces, and of every source its pairs."""
+    shards = [shard for pairs in sources.values() for shard in pairs.shards]
+    claps = [shard.clap_space for shard in shards if shard.clap_space]
+    if not claps:
+        raise TranslatorError("there are no CLAP vectors in the data")
+    data = {
+        name: {
+            "pairs": pairs.train,
+            "held_out": pairs.held_out,
+            "pictures": pairs.pictures,
+            "unused": pairs.unused,
+            "rows": pairs.fingerprint,
+        }
+        for name, pairs in sources.items()
+    }
+    return {"clip_space": shards[0].clip_space, "clap_space": claps[0], "data": data}
+
+
+def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
+    """Spaces, data and settings: two trainings with the same are the same."""
+    data = {name: facts["data"][name] for name in settings.sources}
+    chosen = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
+    means = {"means_of": facts["data"]} if settings.centred else {}
+    return {**facts, "data": data, **means, "settings": chosen}
+
+
+def there(path: Path, made: dict[str, Any]) -> bool:
+    """Whether a translator is there, and its JSON says the same. Raises TranslatorError if it says otherwise."""
+    if not path.exists():
+        return False
+    try:
+        found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        same = all(found[key] == value for key, value in made.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        same = False
+    if not same:
+        raise TranslatorError(f"{path} is there already, made with other settings or data; choose another folder")
+    return True
+
+
+def save(
+    translator: torch.nn.Module,
+    name: str,
+    kind: str,
+    made: dict[str, Any],
+    out: Path,
+    half: bool,
+    more: dict[str, str] | None = None,
+) -> Path:
+    """Write <name>.json with all that is known of a translator and, last, <name>.safetensors with the gist of it."""
+    made = {"name": name, "kind": kind, **made, "date": datetime.date.today().isoformat(), "torch": torch.__version__}
+    metrics = made.get("metrics", {})
+    gist = {
+        "name": name, "kind": kind, "clip_space": made["clip_space"], "clap_space": made["clap_space"],
+        "data": ", ".join(f"{source} {facts['pairs']}" for source, facts in made["data"].items()),
+        "date": made["date"], **(more or {}),
+        **{key: str(metrics[key]) for key in ("held_out_cosine", "constant_cosine") if key in metrics},
+        **{key: str(value) for key, value in made.get("settings", {}).items()
+           if key in ("loss", "noise", "centred") and value},
+    }  # fmt: skip
+    write(out / f"{name}.json", (json.dumps(made, indent=2) + "\n").encode())
+    path = out / f"{name}.safetensors"
+    save_translator(path, translator, gist, torch.float16 if half else torch.float32)
+    return path
