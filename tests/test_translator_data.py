@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections import Counter
 from pathlib import Path
 
@@ -286,3 +288,20 @@ def test_reading_footers_only(tmp_path: Path) -> None:
     shard = open_shards([write_shard(tmp_path / "a.parquet", make_rows(120), "wit", group=50)])[0]
     assert (shard.source, shard.clip_space, shard.dim) == ("wit", CLIP, DIM)
     assert (shard.groups, shard.rows) == ((50, 50, 20), 120)
+
+
+def test_an_epoch_leaves_no_rows_behind(tmp_path: Path, monkeypatch) -> None:
+    """Its rows are given back at its end, and not when the collector of cycles gets to it."""
+    monkeypatch.setattr(data, "BUFFER", 60)
+    shard = write_shard(tmp_path / "a.parquet", make_rows(400))
+    mix = Mix([read_pairs(shard)])
+    alive: list[weakref.ref] = []
+    load = Pairs._load
+    monkeypatch.setattr(Pairs, "_load", lambda *args: (batch := load(*args), alive.append(weakref.ref(batch.clip)))[0])
+    gc.collect()
+    gc.disable()
+    try:
+        assert sum(len(batch.clip) for batch in mix.epoch(0)) == mix.pairs
+        assert len(alive) > 3 and not [one for one in alive if one() is not None]
+    finally:
+        gc.enable()

@@ -240,13 +240,13 @@ class _Stream:
     """Training pairs of one source without end, in an order that epoch and seed decide."""
 
     def __init__(self, pairs: Pairs, seed: int, epoch: int) -> None:
-        self._pairs, self._seed = pairs, (seed, epoch, zlib.crc32(pairs.source.encode()))
-        self._buffers, self._in_hand, self._at = self._endless(), None, 0
+        order = np.random.default_rng((seed, epoch, zlib.crc32(pairs.source.encode())))
+        self._buffers, self._in_hand, self._at = self._endless(pairs, order), None, 0
 
-    def _endless(self) -> Iterator[Batch]:
-        order = np.random.default_rng(self._seed)
+    @staticmethod  # a generator that holds its own holder outlives the epoch, with all its rows
+    def _endless(pairs: Pairs, order: np.random.Generator) -> Iterator[Batch]:
         while True:
-            yield from self._pairs.buffers(TRAIN, order=order)
+            yield from pairs.buffers(TRAIN, order=order)
 
     def take(self, count: int) -> Batch:
         parts = []
