@@ -26,7 +26,10 @@ if TYPE_CHECKING:
 
 CAPTIONS = "captions.txt"  # beside the bundled translators: what a memory of any model remembers
 BATCH = 64  # captions at once
-EMBED = {"audiocaps": "audiocaps.embedding", "wit": "wit.embedding WIT.tsv.gz"}  # what makes the shards of a source
+EMBED = {  # what makes the shards of a source
+    "audiocaps": "audiocaps.embedding",
+    "wit": "wit.embedding WIT.tsv.gz --contact you@example.org",
+}
 
 log = logging.getLogger("audioldm")
 

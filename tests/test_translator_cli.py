@@ -288,6 +288,19 @@ def test_wrong_spaces_do_not_install(command, tiny_folder: Path, spaces, tmp_pat
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_file_cannot_say_where_it_is_installed(command, tmp_path: Path) -> None:
+    file = make(tmp_path / "evil.safetensors", (f"../../../..{tmp_path}/x", CLAP))
+    before = files(tmp_path)
+    refused(command("install", file), "evil.safetensors is not a translator file that can be read")
+    assert files(tmp_path) == before
+
+
+def test_a_half_file_is_installed_as_it_is(command, tmp_path: Path) -> None:
+    file = make(tmp_path / "mine.safetensors", (CLIP, CLAP))
+    assert command("install", file)[0] == 0
+    assert (tmp_path / "cache" / "translators" / f"{CLIP}-{CLAP}" / file.name).read_bytes() == file.read_bytes()
+
+
 # import
 
 
@@ -322,6 +335,19 @@ def test_evaluate_on_held_out_pairs(command, tiny_folder: Path, spaces, tmp_path
     refused(command("evaluate", "tiny_coz", "--model", tiny_folder, "--data", data), "did you mean tiny_cos")
     other = write_shard(tmp_path / "b.parquet", make_rows(60, dim=512), dim=512)
     refused(command("evaluate", "--model", tiny_folder, "--data", other), "of other spaces than those of tiny")
+
+
+def test_held_out_pairs_are_none_that_were_learnt_from(command, tiny_folder: Path, spaces, tmp_path: Path) -> None:
+    named = {"clip_space": spaces[0], "clap_space": spaces[1], "dim": 512}
+    data = write_shard(tmp_path / "b.parquet", make_rows(200, dim=512), **named)
+    pictures = write_shard(tmp_path / "a.parquet", make_rows(9, "p", "image", 512, paired=False), "photos",
+                           **{**named, "clap_space": None})  # fmt: skip
+    shards = ("--data", pictures, data)  # the first one says nothing of CLAP
+    assert command("train", "audiocaps_cos_16", *shards, "--held_out", "0.1", "--epochs", "1")[0] == 0
+    judge = ("evaluate", "translators/audiocaps_cos_16.safetensors", "--model", tiny_folder, *shards)
+    refused(command(*judge, "--held_out", "0.2"), "only 0.1 were held out")
+    refused(command(*judge, "--held_out", "0.1", "--seed", "-1"), "seed")
+    assert command(*judge, "--held_out", "0.1")[0] == 0
 
 
 def test_evaluate_on_photographs(command, tiny_folder: Path) -> None:
@@ -401,6 +427,7 @@ def test_a_model_without_translators_is_told_both_ways(
     for source, step in zip(sources, steps, strict=False):
         assert step[:2] == ["python", "-m"] and step[2] == f"prior_steps.{source}.embedding"
         assert importlib.util.find_spec(step[2])
+        assert ("--contact" in step) == (source == "wit")
     chosen = name or "audiocaps_cos_512"
     assert steps[-2] == ["audioldm-translator", "train", chosen, "--data", "shards"]
     assert steps[-1] == ["audioldm-translator", "install", f"translators/{chosen}.safetensors"]

@@ -302,6 +302,22 @@ def test_made_of_other_data_is_refused(together: Path, tmp_path: Path) -> None:
         train.train([settings("wit_cos_256")], other, together, report=quiet)
 
 
+def test_the_same_words_with_other_vectors_are_other_data(tmp_path: Path) -> None:
+    one, other = (
+        read_pairs(write_shard(tmp_path / f"{seed}.parquet", make_rows(99, seed=seed), group=group))
+        for seed, group in ((0, 50), (1, 50))
+    )
+    again = read_pairs(write_shard(tmp_path / "again.parquet", make_rows(99, seed=0), group=7))
+    assert one.fingerprint == again.fingerprint != other.fingerprint
+
+
+def test_centred_translators_take_pictures(folder: Path, tmp_path: Path) -> None:
+    texts = {"audiocaps": read_pairs(folder / "audiocaps.parquet")}
+    with pytest.raises(TranslatorError, match="take pictures"):
+        train.train([settings("audiocaps_cos_256_centred")], texts, tmp_path / "out", report=quiet)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_interrupted_training_of_other_settings_is_refused(sources: dict[str, Pairs], tmp_path: Path) -> None:
     def interrupt(_: str) -> None:
         raise KeyboardInterrupt

@@ -246,6 +246,8 @@ def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> N
         raise TranslatorError("give photographs to judge by (--images) or shards (--data), or both")
     if args.out:
         report_files.check_new(args.out)
+    if args.seed < 0:
+        raise TranslatorError("the seed must be a whole number from 0 on")
     model = host(args.model)
     held_out = _held_out(args, model) if args.data else None
     entries = [model.find(name) for name in args.names] or [
@@ -253,6 +255,12 @@ def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> N
     ]
     first = {entry.name: entry for entry in reversed(entries)}  # of two with one name, the first counts
     translators = {name: load_translator(entry.path) for name, entry in first.items()}
+    for name, entry in first.items():
+        if args.data and float(entry.metadata.get("held_out", 1)) < args.held_out:
+            raise TranslatorError(
+                f"{name} has learnt from pairs of which only {entry.metadata['held_out']} were held out; "
+                "--held_out must be no more than that"
+            )
     if not args.images:
         print(evaluate.judge_pairs(held_out, translators).markdown())
         return
@@ -276,7 +284,7 @@ def _held_out(args: argparse.Namespace, model: Host) -> Batch:
     from .shards import open_shards
 
     shards = open_shards(args.data)
-    if (shards[0].clip_space, shards[0].clap_space) != tuple(model.spaces):
+    if (shards[0].clip_space, next((s.clap_space for s in shards if s.clap_space), None)) != tuple(model.spaces):
         raise TranslatorError(f"the shards are of other spaces than those of {model.name}")
     sources = _pairs(shards, {shard.source for shard in shards}, args.held_out)
     parts = [pairs.held_out_pairs() for pairs in sources.values() if pairs.held_out]
@@ -295,7 +303,8 @@ def _show(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
     for name, tensor in translator.state_dict().items():
         print(f"  {name:12} {' x '.join(map(str, tensor.shape))}")
     for key, value in sorted(translator.metadata.items()):
-        print(f"  {key}: {value if len(value) < 100 else value[:97] + '…'}")
+        plain = "".join(sign if sign.isprintable() else "?" for sign in value)
+        print(f"  {key}: {plain if len(plain) < 100 else plain[:97] + '…'}")
     if not translator.metadata:
         print("  it does not say which spaces it belongs to")
     if beside is not None:
@@ -314,7 +323,7 @@ def _beside(file: Path) -> Any:
 
 
 def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
-    from .model import load_translator, save_translator
+    from .model import load_translator, save_translator, write
 
     entry, model = zoo.read_entry(args.file), host(args.model)
     translator = load_translator(args.file)
@@ -334,7 +343,10 @@ def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> No
     target = model.home / f"{clip}-{clap}" / f"{entry.name}.safetensors"
     if target.exists():
         raise TranslatorError(f"a translator called {entry.name} is installed already: {target}")
-    save_translator(target, translator, {**entry.metadata, "clip_space": clip, "clap_space": clap})
+    if entry.spaces == (clip, clap):
+        write(target, args.file.read_bytes())
+    else:
+        save_translator(target, translator, {**entry.metadata, "clip_space": clip, "clap_space": clap})
     if args.file.with_suffix(".json").is_file():
         shutil.copyfile(args.file.with_suffix(".json"), target.with_suffix(".json"))
     _say(f"installed: {target}")

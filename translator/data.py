@@ -49,9 +49,9 @@ class Pairs:
         Raises TranslatorError: an id stands there twice, or there are too few pairs to train and to hold some out.
         """
         self.shards, self.source = list(shards), shards[0].source
-        self.dim = shards[0].dim
+        self.dim, self.share = shards[0].dim, held_out
         self._groups = [(shard, number) for shard in shards for number in range(len(shard.groups))]
-        self.fingerprint = "0" * 16  # of ids and captions, 16 hex digits, however they lie in shards
+        self.fingerprint = "0" * 16  # of ids, captions and vectors, 16 hex digits, however they lie in shards
         self._marks = self._read_marks(held_out)
         counts = sum((np.bincount(marks, minlength=4) for marks in self._marks), np.zeros(4, np.int64))
         self.unused, self.train, self.held_out, self.pictures = map(int, counts)
@@ -67,23 +67,22 @@ class Pairs:
         marks, total = [], 0
         with tempfile.TemporaryFile() as ids:  # eight bytes for each row: on disk, as there may be many
             for shard, number in self._groups:
-                table = _read(
-                    shard, number, ["id", "status", "caption", "clip_kind", "clap"][: 5 if shard.clap_space else 4]
-                )
+                vectors = ["clip", "clap"] if shard.clap_space else ["clip"]
+                table = _read(shard, number, ["id", "status", "caption", *vectors])
                 names, captions = table["id"].to_pylist(), table["caption"].to_pylist()
-                hashes = [_hash(str(name)) for name in names]
-                ids.write(np.array(hashes, np.uint64).tobytes())
+                usable = np.array([status == OK for status in table["status"].to_pylist()], bool)
+                hashes = np.array([_hash(str(name)) for name in names], np.uint64)
+                ids.write(hashes[usable].tobytes())
                 words = [" ".join((caption or "").casefold().split()) for caption in captions]
                 keys = [_hash(text or f"id {name}") for name, text in zip(names, words, strict=True)]
-                total += sum(hashes) + 3 * sum(keys)
-                usable = np.array([status == OK for status in table["status"].to_pylist()], bool)
+                total += sum(hashes.tolist()) + 3 * sum(keys) + sum(_total(table[name]) for name in vectors)
                 paired = usable & (table["clap"].is_valid().to_numpy() if shard.clap_space else False)
                 held = np.array(keys, np.float64) < held_out * 2.0**64
                 mark = np.where(paired, np.where(held, HELD_OUT, TRAIN), np.where(usable, PICTURE, UNUSED))
                 marks.append(mark.astype(np.uint8))
             self.fingerprint = f"{total % 2**64:016x}"
             ids.flush()
-            self._refuse_duplicates(np.memmap(ids, np.uint64, "r") if sum(map(len, marks)) else np.zeros(0, np.uint64))
+            self._refuse_duplicates(np.memmap(ids, np.uint64, "r") if ids.tell() else np.zeros(0, np.uint64))
         return marks
 
     def _refuse_duplicates(self, hashes: np.ndarray) -> None:
@@ -97,7 +96,8 @@ class Pairs:
                     for name in _read(shard, number, ["id"])["id"].to_pylist():
                         if _hash(str(name)) == twice:
                             raise TranslatorError(
-                                f'the id "{name}" stands more than once in the shards of {self.source}'
+                                f'the id "{name}" stands more than once in the shards of {self.source}; '
+                                "files that overlap are to be embedded in one run, which tells repetitions"
                             )
 
     def buffers(self, *marks: int, order: np.random.Generator | None = None) -> Iterator[Batch]:
@@ -168,9 +168,9 @@ class Pairs:
             raise TranslatorError(f"{shard.path} has rows whose clip_kind is neither {' nor '.join(KINDS)}")
         return clip, np.zeros((len(clip), 0), np.float32) if clap is None else clap, kinds
 
-    def captions(self, order: np.random.Generator) -> Iterator[tuple[list[str], Batch]]:
-        """The captions of the training pairs and their vectors, a row group at a time, in ``order``."""
-        for number in order.permutation(len(self._groups)).tolist():
+    def captions(self) -> Iterator[tuple[list[str], Batch]]:
+        """The captions of the training pairs and their vectors, a row group at a time."""
+        for number in range(len(self._groups)):
             keep = self._marks[number] == TRAIN
             if keep.any():
                 words = _read(*self._groups[number], ["caption"]).filter(keep)["caption"].to_pylist()
@@ -261,6 +261,11 @@ class _Stream:
 
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")
+
+
+def _total(column) -> int:
+    """The sum of a column's numbers, taken as 32 bits each: other vectors, another sum."""
+    return int(column.combine_chunks().flatten().to_numpy(zero_copy_only=False).view(np.uint32).sum(dtype=np.uint64))
 
 
 def _read(shard: Shard, group: int, columns: list[str]):

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -87,20 +87,18 @@ def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
 
     Raises TranslatorError if there are fewer than two.
     """
-    captions, clips, claps, order = [], [], [], np.random.default_rng(seed)
+    kept: dict[int, tuple[str, Tensor, Tensor]] = {}  # by a hash, of which the smallest stay
     for pairs in sources:
-        for words, batch in pairs.captions(order):
-            texts = [row for row in range(len(words)) if batch.kind[row] == 0 and words[row]]
-            captions += [words[row] for row in texts]
-            clips.append(batch.clip[texts])
-            claps.append(batch.clap[texts])
-            if len(captions) >= 2 * size:  # some are the same
-                break
-    rows = list({caption.casefold(): row for row, caption in enumerate(captions)}.values())
-    rows = [rows[i] for i in order.permutation(len(rows))[: max(size, 0)]]
-    if len(rows) < 2:
+        for words, batch in pairs.captions():
+            for row in range(len(words)):
+                if batch.kind[row] == 0 and words[row].strip():
+                    key = zlib.crc32(f"{seed} {words[row].casefold()}".encode())
+                    kept.setdefault(key, (words[row], batch.clip[row].clone(), batch.clap[row].clone()))
+            kept = dict(sorted(kept.items())[: max(size, 0)])
+    if len(kept) < 2:
         raise TranslatorError("a memory needs two different captions or more, embedded by CLIP's text tower")
-    return Memory(torch.cat(clips)[rows], torch.cat(claps)[rows], [captions[row] for row in rows])
+    captions, clip, clap = zip(*kept.values(), strict=True)
+    return Memory(torch.stack(clip), torch.stack(clap), captions)
 
 
 def keep(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:

@@ -28,6 +28,7 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
             "held_out": pairs.held_out,
             "pictures": pairs.pictures,
             "unused": pairs.unused,
+            "share_held_out": pairs.share,
             "rows": pairs.fingerprint,
         }
         for name, pairs in sources.items()
@@ -72,6 +73,7 @@ def save(
     gist = {
         "name": name, "kind": kind, "clip_space": made["clip_space"], "clap_space": made["clap_space"],
         "data": ", ".join(f"{source} {facts['pairs']}" for source, facts in made["data"].items()),
+        "held_out": str(min(facts["share_held_out"] for facts in made["data"].values())),
         "date": made["date"], **(more or {}),
         **{key: str(metrics[key]) for key in ("held_out_cosine", "constant_cosine") if key in metrics},
         **{key: str(value) for key, value in made.get("settings", {}).items()

@@ -127,6 +127,8 @@ def _read_footer(path: Path) -> Shard:
         missing += [key for key in ("source", "clip_space") if key not in metadata]
         if missing:
             raise TranslatorError(f"{path} is no shard of embeddings: it lacks {', '.join(missing)}")
+        if "clap_space" in metadata and "clap" not in columns.names:
+            raise TranslatorError(f"{path} is no shard of embeddings: it lacks clap")
         for name in ("id", "status", "caption", "clip_kind"):
             if not pa.types.is_string(columns.field(name).type):
                 raise TranslatorError(f"{path} is no shard of embeddings: its {name} must be a string")

@@ -7,8 +7,11 @@ import io
 import math
 import time
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from .model import Translator, centred, write
 from .settings import Settings
 
 Report = Callable[[str], None]
+TURN = 32  # batches that a job takes before another one has its turn
 
 
 @dataclass
@@ -34,6 +38,7 @@ class Job:
     untrained: float = math.inf  # held-out loss before the first epoch
     history: list[dict[str, float]] = field(default_factory=list)  # one row for each epoch
     best: dict[str, Tensor] = field(default_factory=dict)
+    noise: torch.Generator | None = None  # of the epoch
 
     @property
     def epoch(self) -> int:
@@ -85,7 +90,10 @@ def train(
         groups.setdefault((settings.sources, settings.weights, settings.batch, settings.seed), []).append(settings)
     mixes = {key: Mix([sources[name] for name in key[0]], key[1], key[2], key[3]) for key in groups}
     centring = any(settings.centred for settings in todo)  # pictures of any source say where CLIP's pictures lie
-    clip_means = closed_form.means(list(sources.values())).clip if centring else None
+    found = closed_form.means(list(sources.values())) if centring else None
+    if found and not found.images:
+        raise TranslatorError("centred translators take pictures, with captions or without, to learn where these lie")
+    clip_means = found.clip if found else None
     for key, group in groups.items():
         _train_group(group, mixes[key], clip_means, facts, out, device, half, report)
     return [out / f"{settings.name}.safetensors" for settings in wanted]
@@ -169,35 +177,60 @@ def _begin(
 
 
 def _epoch(jobs: list[Job], mix: Mix, number: int, device: str, held_out: Batch) -> None:
-    """One pass over the training pairs for all ``jobs``; adds a row to the history of each."""
-    noises = {}
+    """One pass over the training pairs for all ``jobs``; adds a row to the history of each.
+
+    On CPUs each job has a thread of its own, which is half as fast again as all threads on one job after the other; and
+    its sums are the same on any number of cores.
+    """
     for job in jobs:
         job.network.train()
         job.network.generator = torch.Generator(device).manual_seed(_seed(job.settings, number, "dropout"))
-        noises[job.settings.name] = torch.Generator(device).manual_seed(_seed(job.settings, number, "noise"))
-    totals = {job.settings.name: torch.zeros((), device=device) for job in jobs}
-    started, steps = time.monotonic(), 0
-    for batch in mix.epoch(number):
-        batch = Batch(*(column.to(device, non_blocking=True) for column in batch))
-        for job in jobs:
-            loss = batch_loss(job, batch, noises[job.settings.name])
-            job.optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            job.optimizer.step()
-            totals[job.settings.name] += loss.detach()
-        steps += 1
+        job.noise = torch.Generator(device).manual_seed(_seed(job.settings, number, "noise"))
+    totals, steps, started = torch.zeros(len(jobs), device=device), 0, time.monotonic()
+    batches = mix.epoch(number)
+    with _a_thread_each(device) as share:
+        while lot := [Batch(*(c.to(device, non_blocking=True) for c in batch)) for batch in islice(batches, TURN)]:
+            totals += torch.stack(list(share(lambda job, lot=lot: _steps(job, lot), jobs)))
+            steps += len(lot)
     seconds = time.monotonic() - started
-    for job in jobs:
+    for job, total in zip(jobs, totals.tolist(), strict=True):
         job.network.eval()
-        row = {"epoch": number + 1, "train_loss": totals[job.settings.name].item() / steps, **judge(job, held_out)}
+        row = {"epoch": number + 1, "train_loss": total / steps, **judge(job, held_out)}
         if not all(map(math.isfinite, row.values())):
             raise TranslatorError(f"the training of {job.settings.name} came to numbers that are not finite")
-        job.history.append({**row, "seconds": round(seconds, 2)})
+        job.history.append({**row, "seconds": round(seconds / len(jobs), 2)})
         if job.best_epoch == job.epoch:
             job.best = {name: tensor.detach().clone() for name, tensor in job.network.state_dict().items()}
 
 
-def batch_loss(job: Job, batch: Batch, noise: torch.Generator) -> Tensor:
+@contextmanager
+def _a_thread_each(device: str) -> Iterator[Callable[..., Iterable[Tensor]]]:
+    """A ``map`` over as many threads as torch may use, of which each then uses one; the usual ``map`` on a GPU."""
+    if device != "cpu":
+        yield map
+        return
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with ThreadPoolExecutor(threads) as pool:
+            yield pool.map
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _steps(job: Job, batches: Sequence[Batch]) -> Tensor:
+    """A step for each batch; the sum of their losses."""
+    total = torch.zeros((), device=batches[0].clip.device)
+    for batch in batches:
+        loss = batch_loss(job, batch, job.noise)
+        job.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        job.optimizer.step()
+        total += loss.detach()
+    return total
+
+
+def batch_loss(job: Job, batch: Batch, noise: torch.Generator | None = None) -> Tensor:
     """The loss of one batch, with noise on the unit inputs where the settings say so."""
     settings, network = job.settings, job.network
     x = centred(batch.clip, network.clip_means, batch.kind)

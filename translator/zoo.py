@@ -9,12 +9,14 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import TranslatorError
 
+SPACE = re.compile(r"[0-9a-z]{1,64}")
 MAX_HEADER = 10_000_000  # bytes; a damaged file may claim any length
 
 
@@ -49,7 +51,10 @@ def read_entry(path: Path) -> Entry:
         with open(path, "rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(min(length, MAX_HEADER)))
-            return Entry(path, dict(header.get("__metadata__", {})))
+            entry = Entry(path, dict(header.get("__metadata__", {})))
+        if not all(space is None or SPACE.fullmatch(space) for space in entry.spaces):  # they become names of folders
+            raise ValueError
+        return entry
     except (OSError, struct.error, ValueError, AttributeError, TypeError):
         raise TranslatorError(f"{path} is not a translator file that can be read") from None
 

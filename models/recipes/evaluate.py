@@ -43,12 +43,15 @@ def balanced(rights: Iterable[tuple[str, bool]]) -> tuple[float, dict[str, float
     return float(np.mean(list(shares.values()))), shares
 
 
-def sounds(model, prompts: list[tuple[str, str]], options: GenerateOptions, folder: Path, title: str) -> None:
+def sounds(
+    model, prompts: list[tuple[str, str]], options: GenerateOptions, folder: Path, title: str,
+    translator: str | None = None,
+) -> None:
     """Generate one sound for each (prompt, sound), keep it in ``folder``, print what the judge hears."""
     folder.mkdir(parents=True, exist_ok=True)
     judge, heard, truth = train(), [], []
     for number, (prompt, sound) in enumerate(prompts):
-        vector = condition(model, read_prompt(prompt))
+        vector = condition(model, read_prompt(prompt), translator)
         made = next(generate(model, vector, GenerateOptions(**{**vars(options), "seed": 1000 + number})))
         path = folder / f"{sound}_{number:03}.wav"
         path.unlink(missing_ok=True)
@@ -85,6 +88,7 @@ def main() -> None:
     parser.add_argument("what", choices=["sounds", "parts"])
     parser.add_argument("--per-sound", type=int, default=8)
     parser.add_argument("--photos", type=Path, help="a folder of <sound>/<photograph> instead of photos.csv")
+    parser.add_argument("--translator", help="of photographs, instead of the model's default")
     parser.add_argument("--candidates", type=int, help="instead of the model's default")
     parser.add_argument("--guidance", type=float, help="instead of the model's default")
     parser.add_argument("--only", choices=["text", "photos"])
@@ -104,7 +108,7 @@ def main() -> None:
         by_sound = {s: [p for p, sound in pictures if sound == s] for s in data.TEN}
         chosen = [(p, s) for s, paths in by_sound.items() if paths
                   for p in itertools.islice(itertools.cycle(paths), options.per_sound)]
-        sounds(model, chosen, settings, WORK / "heard" / "photos", "generated from photographs")
+        sounds(model, chosen, settings, WORK / "heard" / "photos", "generated from photographs", options.translator)
     features, labels = recordings(("1", "2", "3"))
     print(f"\nthe judge on real recordings it never saw: {train().score(features, labels):.1%}")
 

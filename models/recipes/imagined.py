@@ -1,7 +1,7 @@
 """Pairs for the starter's ``wit_*`` translators: pictures imagined for ImageNet's classes, and what is said of them.
 
     python -m models.recipes.imagined                                   # -> build/embeddings/wit/imagined.parquet
-    python -m models.recipes.imagined --judge-by build/recipes/others   # leaves 175 photographs out, to choose by
+    python -m models.recipes.imagined --judge-by build/recipes/others   # leaves 172 photographs out, to choose by
 
 There are no million pictures with captions on this machine. The pictures are imagined (``clip.imagined``) from the
 photographs whose subject makes no known sound: 855 of them show too little of the world, and among photographs as they

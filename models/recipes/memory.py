@@ -1,9 +1,10 @@
-"""The captions that ``--translator memory`` remembers: AudioCaps' training captions thinned out, for any model.
+"""The captions that ``--translator memory`` remembers: AudioCaps' captions thinned out, for any model.
 
     python -m models.recipes.memory     # reads build/embeddings/audiocaps, writes models/translators/captions.txt
 
-Of as many groups of captions that mean the like as there shall be, the one nearest to the middle stays: a random choice
-would hold a hundred sentences on speech, and no accordion.
+Those that are held out, by which translators are judged, stay out. Of as many groups of captions that mean the like as
+there shall be, the one nearest to the middle stays: a random choice would hold a hundred sentences on speech, and no
+accordion.
 """
 
 from __future__ import annotations
@@ -11,10 +12,10 @@ from __future__ import annotations
 import argparse
 
 import numpy as np
-import pyarrow.parquet as pq
 from sklearn.cluster import MiniBatchKMeans
 
-from translator.shards import OK, open_shards
+from translator.data import Pairs
+from translator.shards import open_shards
 
 from . import data
 
@@ -27,13 +28,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.parse_args()
     captions, vectors = [], []
-    for shard in open_shards([SHARDS]):
-        table = pq.read_table(shard.path, columns=["caption", "split", "status", "clap"])
-        splits, statuses = table["split"].to_pylist(), table["status"].to_pylist()
-        usable = [split == "train" and status == OK for split, status in zip(splits, statuses, strict=True)]
-        table = table.filter(usable)
-        captions += table["caption"].to_pylist()
-        vectors.append(table["clap"].combine_chunks().flatten().to_numpy().reshape(-1, shard.dim))
+    for words, batch in Pairs(open_shards([SHARDS])).captions():
+        captions += words
+        vectors.append(batch.clap.numpy())
     points = np.concatenate(vectors)
     groups = MiniBatchKMeans(SIZE, batch_size=8192, n_init=1, max_iter=20, random_state=0).fit(points)
     distance = np.linalg.norm(points - groups.cluster_centers_[groups.labels_], axis=1)
