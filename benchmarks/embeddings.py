@@ -94,7 +94,7 @@ def engine(model: str, kind: Kind, rows: Sequence[Row], folder: Path) -> Callabl
     list(worker.embed([(0, list(rows[:2]))]))
 
     def work() -> None:
-        for k, embedded in worker.embed(worker.job.shards()):
+        for k, embedded in worker.embed(worker.job.slices()):
             worker.write(folder, k, embedded)
 
     return work

@@ -14,13 +14,18 @@ from .readers import Reader
 from .run import ENGINES, Fetcher, Job, report, run
 
 
-def parser(module: str, description: str, example: str) -> cli.Parser:
-    """A parser for ``python -m MODULE``. ``example``: arguments that run as they are, from a checkout."""
+def parser(module: str, description: str, example: str, needs: str = "") -> cli.Parser:
+    """A parser for ``python -m MODULE``.
+
+    Args:
+        example: arguments that run as they are, from a checkout.
+        needs: what has to be there before, if anything.
+    """
     name = f"python -m {module}"
     return cli.Parser(
         name,
         description=description,
-        epilog=f"example:  {name} {example}".strip(),
+        epilog=f"example:  {name} {example}".strip() + (f"\n          ({needs})" if needs else ""),
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,6 +52,9 @@ def add_fetch(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--downloads", type=positive, default=16, metavar="N", help="at once [%(default)s]")
     p.add_argument("--per_host", type=positive, default=2, metavar="N", help="of them, from one host [%(default)s]")
+    p.add_argument(
+        "--retry", action="store_true", help="make shards again whose pictures failed in ways that may pass"
+    )
     p.add_argument(
         "--ignore_noai", action="store_true", help="take pictures whose server says that they are not for AI, too"
     )

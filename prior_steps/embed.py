@@ -130,9 +130,11 @@ class Embedder:
 
 
 def _checked(row: Row, vectors: Sequence[np.ndarray]) -> Row:
-    if all(np.isfinite(vector).all() for vector in vectors):
-        return row
-    return row.failed("not_finite", "the model gives it a vector with numbers that are not finite")
+    if not all(np.isfinite(vector).all() for vector in vectors):
+        return row.failed("not_finite", "the model gives it a vector with numbers that are not finite")
+    if not all(vector.any() for vector in vectors):
+        return row.failed("zero_vector", "the model gives it a vector of zeros, which has no direction")
+    return row
 
 
 def picture_status(error: Exception) -> str:

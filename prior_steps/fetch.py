@@ -3,8 +3,8 @@
 How a failure is treated:
 
 - Tried again, after a pause that doubles or that the server asked for: 429, 5xx, a connection that broke.
-- Left for the next run: those, and a name that is unknown, no answer in time, a bad certificate, 401 and 403 (which may
-  be about who asks).
+- Not remembered, so that a run with --retry asks again: those, and a name that is unknown, no answer in time, a bad
+  certificate, an address that is forbidden here, 401 and 403 (which may be about who asks).
 - Remembered for good: any other 4xx, what is no image or too large, and what its server does not want to be used
   (X-Robots-Tag: noai or noimageai).
 """
@@ -36,6 +36,7 @@ from .rows import OK, Row
 NOAI = "noai"  # a status; the others are DownloadError's and picture_status's
 FINAL = (NOAI, "not_an_image", "unusable_image", "damaged_image", "too_large", "redirects")  # and http_4xx, but for
 NOT_FINAL = ("http_401", "http_403", "http_408", "http_425", "http_429")
+PASSING = ("unreachable", "timeout", "incomplete", "damaged", "tls", "forbidden_address")  # and http_, if not final
 AGAIN = ("incomplete", "http_408", "http_425", "http_429")  # and http_5xx
 OVERLOADED = ("http_429", "http_503")  # with these, the pause is for the whole host
 # foundation.wikimedia.org/wiki/Policy:Wikimedia_Foundation_User-Agent_Policy
@@ -83,6 +84,11 @@ class Fetcher:
         self._hosts: dict[str, _Host] = {}
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(settings.workers, thread_name_prefix="fetch")
+
+    @property
+    def ignores_noai(self) -> bool:
+        """Whether pictures are taken whose server says that they are not for AI."""
+        return not self.settings.honour_noai
 
     def fetch_all(self, rows: Sequence[Row]) -> list[Row]:
         """The same rows in the same order, each with its picture's file as ``content`` or with a failed status.
@@ -222,6 +228,11 @@ def _answered(row: Row, answer: Answer) -> Row:
 
 def _is_final(status: str) -> bool:
     return status in FINAL or status.startswith("http_4") and status not in NOT_FINAL
+
+
+def may_pass(status: str) -> bool:
+    """Whether a row with this status may be ok at another run."""
+    return status in PASSING or status.startswith("http_") and not _is_final(status)
 
 
 def _is_worth_another_try(status: str) -> bool:

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from translator import TranslatorError
 from translator.shards import Shard, open_shards
 
 from . import command
+from .write import damaged
 
 MODULE = "prior_steps.histograms"
 UNIT = 1e-3  # a vector within this of length 1 is one of length 1
@@ -25,19 +26,30 @@ POINTS = (0, 1, 50, 99, 100)  # percent
 
 
 def norms(shards: Iterable[Shard]) -> dict[str, np.ndarray]:
-    """Lengths of the vectors, float64 (N,), of "CLIP, text", "CLIP, image" and "CLAP", as far as there are any."""
+    """Lengths of the vectors, float64 (N,), of "CLIP, text", "CLIP, image" and "CLAP", as far as there are any.
+
+    Raises InputError: a shard is damaged. TranslatorError: it is gone.
+    """
     found: dict[str, list[np.ndarray]] = {}
     for shard in shards:
-        with shard.open() as file:
-            columns = [name for name in ("clip", "clip_kind", "clap") if name in file.schema_arrow.names]
-            for batch in file.iter_batches(columns=columns):
-                kinds = np.array(batch["clip_kind"].to_pylist(), dtype=str)
-                there, lengths = _lengths(batch["clip"])
-                for kind in np.unique(kinds[there]):
-                    found.setdefault(f"CLIP, {kind}", []).append(lengths[kinds[there] == kind])
-                if "clap" in columns and len(lengths := _lengths(batch["clap"])[1]):
-                    found.setdefault("CLAP", []).append(lengths)
+        for batch in _batches(shard):
+            kinds = np.array(batch["clip_kind"].to_pylist(), dtype=str)
+            there, lengths = _lengths(batch["clip"])
+            for kind in np.unique(kinds[there]):
+                found.setdefault(f"CLIP, {kind}", []).append(lengths[kinds[there] == kind])
+            if "clap" in batch.schema.names and len(lengths := _lengths(batch["clap"])[1]):
+                found.setdefault("CLAP", []).append(lengths)
     return {name: np.concatenate(parts) for name, parts in sorted(found.items(), reverse=True)}
+
+
+def _batches(shard: Shard) -> Iterator[Any]:
+    """The columns of vectors. A footer may be good where what is before it is not."""
+    with shard.open() as file:
+        columns = [name for name in ("clip", "clip_kind", "clap") if name in file.schema_arrow.names]
+        try:
+            yield from file.iter_batches(columns=columns)
+        except (OSError, ValueError):  # what Arrow raises is one of these
+            raise InputError(damaged(shard.path)) from None
 
 
 def _lengths(column: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -97,7 +109,8 @@ def draw(found: Mapping[str, np.ndarray]) -> bytes:
 def work(argv: Sequence[str] | None) -> int:
     """Do what the arguments say; returns the exit code. Raises InputError."""
     example = "build/embeddings/audiocaps --out build/norms.png"
-    p = command.parser(MODULE, "Draw the norms of shards' vectors, and say what follows from them.", example)
+    about = "Draw the norms of shards' vectors, and say what follows from them."
+    p = command.parser(MODULE, about, example, "after prior_steps.audiocaps.embedding")
     p.add_argument("shards", nargs="+", metavar="PATH", help=".parquet files, or folders of them")
     p.add_argument("--out", default="build/norms.png", metavar="FILE", help="new, with a .json beside [%(default)s]")
     args = p.parse_args(argv)

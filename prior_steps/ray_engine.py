@@ -1,7 +1,8 @@
 """The engine on Ray Data: one task reads, many workers embed and write shards, here or on a cluster.
 
-A shard is what travels, and a worker writes it itself: all machines must see the folders by the same names. Ray
-hands a shard to another worker if the first one dies, and lets the reader wait while the workers are busy.
+A shard is what travels, with the pictures that came with its rows, and a worker writes it itself: all machines must see
+the folders by the same names. Ray hands a shard to another worker if the first one dies, and lets the reader wait while
+the workers are busy.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import pickle
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,8 @@ def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None
             **resources,
         )
         for result in results.iter_rows():
+            if result["error"]:
+                raise InputError(result["error"])
             statuses, now = json.loads(result["statuses"]), time.monotonic()
             folder.add(int(result["shard"]), statuses, now - began)
             progress.add(sum(statuses.values()))
@@ -53,9 +58,9 @@ def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None
 
 
 def _read(_: Any, job: Job, done: frozenset[int]) -> Iterator[dict[str, list[Any]]]:
-    """Shards of rows, one a batch."""
-    for k, rows in job.shards(done):
-        yield {"shard": [k], "rows": [pickle.dumps(rows)]}
+    """Shards, one a batch."""
+    for _, shard in groupby(job.slices(done), itemgetter(0)):
+        yield {"slices": [pickle.dumps(list(shard))]}
 
 
 class _RayWorker:
@@ -65,9 +70,13 @@ class _RayWorker:
         self.worker, self.folder = Worker(job), folder
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        shards = [(int(k), pickle.loads(rows)) for k, rows in zip(batch["shard"], batch["rows"], strict=True)]
-        counts = {k: self.worker.write(self.folder, k, embedded) for k, embedded in self.worker.embed(shards)}
-        return {"shard": list(counts), "statuses": [json.dumps(statuses) for statuses in counts.values()]}
+        (shard,) = batch["slices"]
+        try:
+            ((k, embedded),) = self.worker.embed(pickle.loads(shard))
+            statuses = self.worker.write(self.folder, k, embedded)
+        except InputError as error:  # Ray would hand on its traceback, as text
+            return {"shard": [-1], "statuses": ["{}"], "error": [str(error)]}
+        return {"shard": [k], "statuses": [json.dumps(statuses)], "error": [""]}
 
 
 @contextmanager
@@ -88,6 +97,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
     context = ray.data.DataContext.get_current()
+    before = context.target_max_block_size, context.enable_progress_bars
     context.target_max_block_size = 1  # bytes: every shard a block of its own, which goes to the next free worker
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
@@ -99,5 +109,6 @@ def _cluster(address: str | None) -> Iterator[Any]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         raise cause or error from None
     finally:
+        context.target_max_block_size, context.enable_progress_bars = before  # of who else uses Ray in this process
         if ours:
             ray.shutdown()

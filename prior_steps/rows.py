@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-OK = "ok"
+from translator.shards import OK
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count, islice
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from audioldm.errors import InputError
 from translator.shards import schema
 
 from .embed import CLAP, TOWERS, Embedded, Embedder, Kind
@@ -32,14 +34,22 @@ ENGINES = ("local", "ray")
 SHARD_ROWS = {"text": 10_000, "image": 1_000}  # 41 MB and 4 MB of vectors; what a killed run does again at most
 SLICE = 64  # pictures that one thread fetches and decodes
 AHEAD = 4  # such threads, beside the model: 256 pictures at most are in memory
+FEW = 10  # addresses that may all be dead by chance; if of more none is reached, there is no network
 
 
 class Fetcher(Protocol):
     """Gets pictures."""
 
     def fetch_all(self, rows: Sequence[Row]) -> list[Row]:
-        """The same rows in the same order, with ``content`` or a failed status. Called from several threads."""
+        """The same rows in the same order, with ``content`` or a failed status. Called from several threads.
+
+        What is not to be fetched is the very same object.
+        """
         ...
+
+    @property
+    def ignores_noai(self) -> bool:
+        """Whether it takes pictures that are not for AI: then the rows are others."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,7 @@ class Job:
     fetcher: Callable[[], Fetcher] | None = None  # makes one, for each worker; None: the rows have all they need
     limit: int | None = None  # rows, the first ones; None: all
     shard_rows: int | None = None  # None: SHARD_ROWS
+    retry: bool = False  # shards with failures that may pass are made again
 
     @property
     def rows_each(self) -> int:
@@ -66,14 +77,16 @@ class Job:
         total = self.reader.total
         return total if self.limit is None else self.limit if total is None else min(total, self.limit)
 
-    def shards(self, done: Container[int] = ()) -> Iterator[tuple[int, list[Row]]]:
-        """(k, rows of shard k) of the shards that are not ``done``, whose rows are read nonetheless."""
-        rows = islice(self.reader, self.limit)
-        for k in count():
-            if not (chunk := list(islice(rows, self.rows_each))):
-                return
-            if k not in done:
-                yield k, chunk
+    def slices(self, done: Container[int] = ()) -> Iterator[tuple[int, list[Row]]]:
+        """(k, rows of shard k) of the shards that are not ``done``, whose rows are read nonetheless.
+
+        Captions come a shard at a time, to be sorted by length; rows with pictures SLICE at a time.
+        """
+        size = self.rows_each if self.kind == "text" else SLICE
+        numbered = enumerate(islice(self.reader, self.limit))
+        for k, shard in groupby(numbered, lambda pair: pair[0] // self.rows_each):
+            while k not in done and (rows := [row for _, row in islice(shard, size)]):
+                yield k, rows
 
 
 class Worker:
@@ -96,6 +109,8 @@ class Worker:
             "towers": list(self.job.towers),
             "clip_space": clip,
             "clap_space": clap,
+            # unset where it is not asked for, as in the folders of before there was this setting
+            "ignore_noai": True if self._fetcher is not None and self._fetcher.ignores_noai else None,
         }
 
     @cached_property
@@ -103,19 +118,28 @@ class Worker:
         return None if self.job.fetcher is None else self.job.fetcher()
 
     def embed(
-        self, shards: Iterable[tuple[int, list[Row]]], on_rows: Callable[[int], object] = lambda rows: None
+        self, slices: Iterable[tuple[int, list[Row]]], on_rows: Callable[[int], object] = lambda rows: None
     ) -> Iterator[tuple[int, Embedded]]:
-        """Shards with their vectors, in order. Threads fetch and decode pictures ahead of the model, across shards."""
-        if self.job.kind == "text":  # whole shards, to sort by length
-            for k, rows in shards:
+        """What Job.slices gives → shards with their vectors, in order.
+
+        Threads fetch and decode pictures ahead of the model, across shards. Raises InputError: there is no network.
+        """
+        if self.job.kind == "text":
+            for k, rows in slices:
                 yield k, self.embedder([(row, None) for row in rows], on_rows)
             return
-        parts: list[Embedded] = []
-        for (k, last, _), prepared in ahead(lambda task: self._prepare(task[2]), _slices(shards), AHEAD):
-            parts.append(self.embedder(prepared, on_rows))
-            if last:
-                yield k, Embedded.join(parts)
-                parts = []
+        for k, shard in groupby(ahead(self._prepare, slices, AHEAD), itemgetter(0)):
+            parts, fetched = [], Counter[str]()
+            for _, prepared, statuses in shard:
+                parts.append(self.embedder(prepared, on_rows))
+                fetched += statuses
+                del prepared  # or it would be in memory beside the next
+            if fetched["unreachable"] == fetched.total() >= FEW:
+                raise InputError(
+                    f"not one of the {fetched.total()} pictures of a shard could be reached; is there a network? "
+                    "The shard was not written, and the same command goes on with it"
+                )
+            yield k, Embedded.join(parts)
 
     def write(self, folder: Path, k: int, embedded: Embedded) -> Counter[str]:
         """Write shard k; returns how many rows it has of each status. Raises OSError."""
@@ -124,10 +148,12 @@ class Worker:
             shard_path(folder, source, k), embedded, shard_schema(self.embedder, source), self.job.kind
         )
 
-    def _prepare(self, rows: list[Row]) -> list[Any]:
-        if self._fetcher is not None:
-            rows = self._fetcher.fetch_all(rows)
-        return [self.embedder.prepare(row) for row in rows]
+    def _prepare(self, part: tuple[int, list[Row]]) -> tuple[int, list[Any], Counter[str]]:
+        """k, what the embedder takes, and what became of the rows that were fetched."""
+        k, before = part
+        rows = before if self._fetcher is None else self._fetcher.fetch_all(before)
+        fetched = Counter(row.status for row, old in zip(rows, before, strict=True) if row is not old)
+        return k, [self.embedder.prepare(row) for row in rows], fetched
 
 
 def shard_schema(embedder: Embedder, source: str) -> pa.Schema:
@@ -137,25 +163,20 @@ def shard_schema(embedder: Embedder, source: str) -> pa.Schema:
     return schema(source, clip, clap, embedder.versions, embedder.model.dimension)
 
 
-def _slices(shards: Iterable[tuple[int, list[Row]]]) -> Iterator[tuple[int, bool, list[Row]]]:
-    """(k, whether it is the last of its shard, rows)."""
-    for k, rows in shards:
-        for start in range(0, len(rows), SLICE):
-            yield k, start + SLICE >= len(rows), rows[start : start + SLICE]
+def ahead(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
+    """function(item) in order, worked out by ``threads`` that are no further ahead than their number.
 
-
-def ahead(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[tuple[Any, Any]]:
-    """(item, function(item)) in order, worked out by ``threads`` that are no further ahead than their number."""
-    pool, waiting = ThreadPoolExecutor(threads), deque[tuple[Any, Future]]()
+    Items and results are given up as soon as they are handed on.
+    """
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future]()
     try:
         for item in items:
-            waiting.append((item, pool.submit(function, item)))
+            waiting.append(pool.submit(function, item))
+            del item
             if len(waiting) == threads:
-                first, future = waiting.popleft()
-                yield first, future.result()
+                yield waiting.popleft().result()
         while waiting:
-            first, future = waiting.popleft()
-            yield first, future.result()
+            yield waiting.popleft().result()
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
@@ -168,31 +189,40 @@ def run(
     Args:
         engine: "local": in this process; "ray": on Ray, at ``address`` (None: this machine) by ``workers``.
 
-    Raises InputError: see Folder and Embedder; what a reader finds wrong with a file as a whole.
+    Raises InputError: see Folder and Embedder; what a reader finds wrong with a file as a whole; no network.
     """
+    from .fetch import may_pass
+
     worker = Worker(job)
-    with Folder(out, worker.settings, worker.embedder.versions) as folder:
+    again = may_pass if job.retry else lambda status: False
+    with Folder(out, worker.settings, worker.embedder.versions, again) as folder:
         if folder.finished:
             print(f"{folder.path} is finished; nothing is left to do", file=sys.stderr)
-            return folder
-        before = folder.statuses.total()
-        if before:
-            print(f"{folder.path} has {len(folder.done)} shards already, {before:,} rows", file=sys.stderr)
-        with Progress(job.reader.name, job.total, before) as progress:
-            if engine == "ray":
-                from .ray_engine import run_on_ray
-
-                run_on_ray(job, folder, progress, address, workers)
-            else:
-                run_here(worker, folder, progress)
-        folder.finish()
+        else:
+            _do_the_rest(worker, folder, engine, address, workers)
+    if left := sum(rows for status, rows in folder.statuses.items() if may_pass(status)):
+        print(f"pictures that failed in ways that may pass: {left:,}; --retry asks for them again", file=sys.stderr)
     return folder
+
+
+def _do_the_rest(worker: Worker, folder: Folder, engine: str, address: str | None, workers: int | None) -> None:
+    job, before = worker.job, folder.statuses.total()
+    if before:
+        print(f"{folder.path} has {len(folder.done)} shards already, {before:,} rows", file=sys.stderr)
+    with Progress(job.reader.name, job.total, before) as progress:
+        if engine == "ray":
+            from .ray_engine import run_on_ray
+
+            run_on_ray(job, folder, progress, address, workers)
+        else:
+            run_here(worker, folder, progress)
+    folder.finish()
 
 
 def run_here(worker: Worker, folder: Folder, progress: Progress) -> None:
     """Do what is left in this process."""
     began = time.monotonic()
-    for k, embedded in worker.embed(worker.job.shards(folder.done), progress.add):
+    for k, embedded in worker.embed(worker.job.slices(folder.done), progress.add):
         statuses = worker.write(folder.path, k, embedded)
         del embedded  # or it would be in memory beside the next
         now = time.monotonic()

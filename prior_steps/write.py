@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,11 +38,18 @@ class Folder:
         path: the folder.
         settings: all that the rows and vectors depend on; JSON values. A folder belongs to one run's settings.
         versions: of what makes the vectors, for the manifest.
+        again: whether shards that have rows of this status are to be made again.
 
     Raises InputError: it belongs to other settings, another run is writing there, it cannot be written; no pyarrow.
     """
 
-    def __init__(self, path: str | Path, settings: Mapping[str, Any], versions: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        settings: Mapping[str, Any],
+        versions: Mapping[str, str],
+        again: Callable[[str], bool] = lambda status: False,
+    ) -> None:
         if find_spec("pyarrow") is None:
             raise InputError("shards are written by pyarrow, which is not installed: pip install pyarrow")
         self.path = Path(os.path.expanduser(path))
@@ -50,7 +57,7 @@ class Folder:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
-            self._adopt(settings)
+            self._adopt(settings, again)
             for left in self.path.glob(f".*{PART}"):  # by a run that was killed
                 left.unlink()
             if not self.finished:
@@ -58,22 +65,26 @@ class Folder:
         except OSError as error:
             raise InputError(f"cannot write {self.path}: {error.strerror}") from None
 
-    def _adopt(self, settings: Mapping[str, Any]) -> None:
+    def _adopt(self, settings: Mapping[str, Any], again: Callable[[str], bool]) -> None:
         """Go on from the manifest and the shards that are there."""
         before = read_manifest(self.path)
         if before is None and any(self.path.glob("*.parquet")):
             raise InputError(f"{self.path} has shards but no {MANIFEST} that says of what; --out names another folder")
+        counts = {k: count_statuses(path) for k, path in shards(self.path).items()}
+        counts = {k: statuses for k, statuses in counts.items() if not any(map(again, statuses))}
+        # Whoever deletes a shard wants it made again.
+        self.manifest["finished"] = bool(before and before.get("finished") and before.get("shards") == len(counts))
         for name, value in settings.items() if before else ():
-            if (was := before["settings"].get(name)) != value:
+            was = before["settings"].get(name)
+            # embedding_clap was there after embedding_clip
+            more = name == "towers" and self.finished and set(value) < set(was or ())
+            if was != value and not more:
                 raise InputError(
                     f"{self.path} is of another run: {name} is {_told(was)} there and {_told(value)} here; "
                     "--out names another folder"
                 )
         self.manifest["seconds"] = before.get("seconds", 0.0) if before else 0.0
-        counts = {k: count_statuses(path) for k, path in shards(self.path).items()}
         self.done, self.statuses = set(counts), sum(counts.values(), Counter())
-        # Whoever deletes a shard wants it made again.
-        self.manifest["finished"] = bool(before and before.get("finished") and before.get("shards") == len(counts))
         if self.finished:
             self.manifest = before
 
@@ -171,7 +182,12 @@ def _read(shard: Path, columns: list[str] | None) -> pa.Table:
     try:
         return pq.read_table(shard, columns=columns, partitioning=None)
     except (pa.ArrowException, OSError, KeyError):
-        raise InputError(f"the shard {shard} is damaged; delete it, and the next run makes it anew") from None
+        raise InputError(damaged(shard)) from None
+
+
+def damaged(shard: Path) -> str:
+    """The sentence on a shard that cannot be read."""
+    return f"the shard {shard} is damaged; delete it, and the next run makes it anew"
 
 
 def write_shard(path: Path, embedded: Embedded, schema: pa.Schema, kind: str) -> Counter[str]:

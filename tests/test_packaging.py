@@ -118,8 +118,8 @@ def test_the_answer_comes_at_once(arguments: list[str]):
     assert seconds < 0.5
 
 
-def required(name: str, extras: tuple[str, ...] = (), seen: set[str] | None = None) -> set[str]:
-    """Names of all distributions that an installed one needs here, in one spelling."""
+def required(name: str, extras: tuple[str, ...] = (), seen: set[tuple[str, ...]] | None = None) -> set[str]:
+    """Names of all distributions that an installed one needs here, in one spelling; its own extras are looked into."""
     from packaging.requirements import Requirement  # pytest needs it too
 
     seen = set() if seen is None else seen
@@ -127,10 +127,11 @@ def required(name: str, extras: tuple[str, ...] = (), seen: set[str] | None = No
         need = Requirement(line)
         spelt = re.sub(r"[-_.]+", "-", need.name).lower()
         if any(need.marker is None or need.marker.evaluate({"extra": e}) for e in ("", *extras)):
-            if spelt not in seen:
-                seen.add(spelt)
+            key = (spelt, *sorted(need.extras))
+            if key not in seen:
+                seen.add(key)
                 required(spelt, tuple(need.extras), seen)
-    return seen
+    return {spelt for spelt, *_ in seen} - {NAME}
 
 
 def test_constraints_pin_all_that_is_installed():

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tiny
+import torch
 from pictures import JPEG, encode
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from audioldm.errors import InputError
 from prior_steps import embed
@@ -74,6 +76,14 @@ def test_a_vector_that_is_none_is_a_failed_row(tiny_folder: Path) -> None:
     for weight in embedder.model.clap._text_model.parameters():
         weight.fill_(float("nan"))
     assert [row.status for row in embedder([(Row("1", "audiocaps", "rain"), None)]).rows] == ["not_finite"]
+
+
+def test_a_vector_of_zeros_is_a_failed_row(copy: Path) -> None:
+    weights = load_file(copy / "clip" / "model.safetensors")
+    weights["text_projection.weight"] = torch.zeros_like(weights["text_projection.weight"])
+    save_file(weights, copy / "clip" / "model.safetensors", {"format": "pt"})
+    embedder = Embedder(str(copy), "cpu")
+    assert [row.status for row in embedder([(Row("1", "audiocaps", "rain"), None)]).rows] == ["zero_vector"]
 
 
 def test_one_tower_alone_reads_no_other(copy: Path) -> None:

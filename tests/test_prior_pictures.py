@@ -25,9 +25,11 @@ from test_prior_run import rows_of, state_of
 from audioldm.fetch import Limits
 from audioldm.images import decode_image
 from prior_steps import run
+from prior_steps.cache import Cache
 from prior_steps.conceptual_captions import embedding as conceptual_captions
 from prior_steps.fetch import Fetcher, Settings
 from prior_steps.readers.wit import Wit
+from prior_steps.rows import Row
 from prior_steps.wit import embedding as wit
 
 LIMITS = Limits(connect_s=2, read_s=2, total_s=4)  # seconds; the machine may be busy
@@ -139,15 +141,95 @@ def test_a_killed_run_goes_on(server, tiny_folder, tmp_path, capsys) -> None:
         time.sleep(0.002)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    finished = state_of(out)
+    finished, cache = state_of(out), Cache(tmp_path / "cache")
+    kept = [i for i in range(20) if cache.get(server.url(f"/{i}/jpeg"))]
     assert wit.main(arguments) == 0
     assert {name: state_of(out)[name] for name in finished} == finished
     assert Counter(row["status"] for row in rows_of(out)) == wanted
     assert [row["id"] for row in rows_of(out)] == [row.id for row in Wit(source)]
     assert f"together{wanted.total():>8,}".split() == capsys.readouterr().out.splitlines()[-2].split()
     asked = Counter(server.paths)
-    assert all(asked[f"/{i}/jpeg"] == 1 for i in range(20))  # the cache knows what came before the kill
+    assert len(kept) >= 4 and all(asked[f"/{i}/jpeg"] == 1 for i in kept)
+    assert all(asked[f"/{i}/jpeg"] <= 2 for i in range(20))  # twice: it was on its way when the run was killed
     assert all("me@example.org" in headers["User-Agent"] for _, headers in server.requests)
+
+
+def test_what_may_pass_is_tried_again_when_asked_to(server, tiny_folder, tmp_path, capsys) -> None:
+    urls = [server.answer(f"/{i}", JPEG) for i in range(60)]
+    server.answer("/33", status=403)
+    server.answer("/5", status=404)  # for good
+    lines = [wit_line(url, f"caption {i}") for i, url in enumerate(urls)]
+    lines.append(wit_line("http://a/", "ein Hund", language="de"))
+    source, out = write_wit(tmp_path / "wit.tsv", *lines), tmp_path / "out"
+    arguments = [
+        str(source), "--model", str(tiny_folder), "--out", str(out), "--cache", str(tmp_path / "cache"),
+        "--rows_per_shard", "20", "--contact", "me@example.org",
+    ]  # fmt: skip
+    assert wit.main(arguments) == 0
+    assert "pictures that failed in ways that may pass: 1; --retry" in capsys.readouterr().err
+    before = state_of(out)
+    server.requests.clear()
+    server.answer("/33", JPEG)
+    assert wit.main(arguments) == 0 and state_of(out) == before
+    for _ in range(2):  # the second time, nothing is left to do
+        assert wit.main([*arguments, "--retry"]) == 0
+        assert server.paths == ["/33"]
+        after = state_of(out)
+        assert [name for name in after if after[name] != before[name]] == ["wit-00001.parquet"]
+    assert "nothing is left to do" in capsys.readouterr().err
+    assert Counter(row["status"] for row in rows_of(out)) == {"ok": 59, "http_404": 1, "other_language": 1}
+    assert json.loads((out / "manifest.json").read_text())["finished"]
+
+
+def test_without_a_network_no_shard_is_written(server, tiny_folder, tmp_path, capsys) -> None:
+    def table(name: str, dead: int) -> Path:
+        lines = [wit_line(f"http://127.0.0.1:1/{i}", f"caption {i}") for i in range(dead)]
+        return write_wit(tmp_path / name, *lines, wit_line("http://a/", "ein Hund", language="de"))
+
+    common = ["--model", str(tiny_folder), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
+    assert wit.main([str(table("wit.tsv", 70)), *common]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "not one of the 70 pictures of a shard could be reached; is there a network?" in error
+    assert not state_of(tmp_path / "out")
+    common[3] = str(tmp_path / "few")  # servers that are no more
+    assert wit.main([str(table("few.tsv", 3)), *common]) == 0
+    assert Counter(row["status"] for row in rows_of(tmp_path / "few")) == {"unreachable": 3, "other_language": 1}
+
+
+def test_what_is_not_for_ai_is_a_setting_of_the_run(server, tiny_folder, tmp_path, capsys) -> None:
+    source = write_wit(tmp_path / "wit.tsv", wit_line(server.answer("/a", JPEG, X_Robots_Tag="noai"), "a dog"))
+    arguments = [str(source), "--model", str(tiny_folder), "--cache", str(tmp_path / "cache"), "--out"]
+    assert wit.main([*arguments, str(tmp_path / "out")]) == 0
+    assert wit.main([*arguments, str(tmp_path / "out"), "--ignore_noai"]) == 2
+    assert "ignore_noai is unset there and True here" in capsys.readouterr().err
+    assert wit.main([*arguments, str(tmp_path / "all"), "--ignore_noai"]) == 0
+    assert [row["status"] for row in rows_of(tmp_path / "all")] == ["ok"]
+    assert wit.main([*arguments, str(tmp_path / "all")]) == 2
+    assert wit.main([*arguments, str(tmp_path / "png"), "--mime", "image/png"]) == 0
+    assert [row["status"] for row in rows_of(tmp_path / "png")] == ["other_type"]
+
+
+def test_pictures_in_memory_are_few(tiny_folder, tmp_path) -> None:
+    class Picture(bytes):
+        alive = most = 0
+
+        def __init__(self, *_: object) -> None:
+            Picture.alive += 1
+            Picture.most = max(Picture.most, Picture.alive)
+
+        def __del__(self) -> None:
+            Picture.alive -= 1
+
+    class Pictures:
+        name = fingerprint = "pictures"
+        total = 700
+
+        def __iter__(self):
+            return (Row(str(i), "pictures", "rain", content=Picture(JPEG)) for i in range(self.total))
+
+    folder = run.run(run.Job(Pictures(), "image", str(tiny_folder), "cpu", shard_rows=600), tmp_path / "out")
+    assert folder.statuses == {"ok": 700} and len(folder.done) == 2
+    assert 0 < Picture.most <= run.SLICE * run.AHEAD + 1  # and one that the reader has in hand
 
 
 def test_pictures_that_come_with_their_captions(tiny_folder, tmp_path) -> None:

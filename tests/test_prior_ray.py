@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_prior_readers import wit_line, write_wit
 from test_prior_run import rows_of, state_of, write_csv
 
 from audioldm.errors import InputError
 from prior_steps.audiocaps import embedding
+from prior_steps.fetch import Fetcher, Settings
 from prior_steps.readers.audiocaps import AudioCaps
 from prior_steps.readers.wit import Wit
 from prior_steps.run import Job, run
@@ -32,15 +36,18 @@ def cluster():
 
 
 def workers() -> list[int]:
-    """Process ids of Ray's workers that have the model."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if b"_RayWorker" in path.read_bytes():
-                found.append(int(path.parent.name))
-        except OSError:  # it has ended
-            continue
-    return found
+    """Process ids of those of our Ray's workers that have the model."""
+    parents, found = {}, []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended
+            parents[int(folder.name)] = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if b"_RayWorker" in (folder / "cmdline").read_bytes():
+                found.append(int(folder.name))
+
+    def is_ours(process: int) -> bool:
+        return process == os.getpid() or process in parents and is_ours(parents[process])
+
+    return list(filter(is_ours, found))
 
 
 def test_the_rows_are_those_of_one_process(cluster, tiny_folder, tmp_path, capsys) -> None:
@@ -50,9 +57,32 @@ def test_the_rows_are_those_of_one_process(cluster, tiny_folder, tmp_path, capsy
     on_ray = [*arguments, "--out", str(tmp_path / "ray"), "--engine", "ray", "--workers", "2"]
     assert embedding.main(on_ray) == 0
     assert capsys.readouterr().out.splitlines()[:-1] == expected
-    assert rows_of(tmp_path / "ray") == rows_of(tmp_path / "here")
+    for row, wanted in zip(rows_of(tmp_path / "ray"), rows_of(tmp_path / "here"), strict=True):
+        vectors = [(one.pop("clip"), one.pop("clap")) for one in (row, wanted)]
+        assert row == wanted
+        if row["status"] == "ok":  # other processes may round otherwise
+            np.testing.assert_allclose(*vectors, rtol=0, atol=1e-5)
+        else:
+            assert vectors == [(None, None)] * 2
     before = state_of(tmp_path / "ray")
     assert embedding.main(on_ray) == 0 and state_of(tmp_path / "ray") == before
+
+
+def test_settings_of_others_are_as_they_were(cluster, tiny_folder, tmp_path) -> None:
+    from ray.data import DataContext
+
+    context = DataContext.get_current()
+    before = context.target_max_block_size, context.enable_progress_bars
+    run(Job(AudioCaps(write_csv(tmp_path, 20)), model=str(tiny_folder), device="cpu"), tmp_path / "out", engine="ray")
+    assert before[0] > 1 and before == (context.target_max_block_size, context.enable_progress_bars)
+
+
+def test_no_network_is_said_by_the_worker(cluster, tiny_folder, tmp_path) -> None:
+    source = write_wit(tmp_path / "wit.tsv", *(wit_line(f"http://127.0.0.1:1/{i}", f"caption {i}") for i in range(70)))
+    fetcher = partial(Fetcher, Settings(tmp_path / "cache", tries=1, allow_private=True))
+    job = Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=fetcher)
+    with pytest.raises(InputError, match="not one of the 70 pictures of a shard could be reached"):
+        run(job, tmp_path / "out", engine="ray", workers=1)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks for the workers in /proc")

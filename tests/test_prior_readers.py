@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
 import io
 import json
@@ -321,6 +322,7 @@ def test_wit_options(tmp_path):
     assert [row.caption for row in Wit(path, captions=["caption_alt_text_description"])][:1] == ["the alt text"]
     assert statuses(Wit(path, language=None)) == {OK: 1, "other_type": 1}
     assert statuses(Wit(path, language=None, mime_types=None)) == {OK: 2}
+    assert statuses(Wit(path, language=None, mime_types=["image/SVG+xml"])) == {OK: 1, "other_type": 1}
     assert statuses(Wit(path, language="de", mime_types=None)) == {OK: 1, "other_language": 1}
     with pytest.raises(InputError, match="has no column nonsense"):
         Wit(path, captions=["nonsense"])
@@ -406,6 +408,15 @@ def test_wit_in_base64(tmp_path):
     assert rows[0].content == JPEG and statuses(rows) == {OK: 1, "malformed": 3}
 
 
+def test_a_large_picture_is_told_wherever_it_comes_from(tmp_path):
+    contents = (b"\xff" * 20_000_000, b"\xff" * 20_000_001)
+    pages = features(("en", "a dog", None))
+    records = [{"image": {"bytes": content, "path": None}, "wit_features": pages} for content in contents]
+    first, second = Wit(write_parquet(tmp_path / "a.parquet", records))
+    assert (first.status, second.status, second.content) == (OK, "too_large", None)
+    assert second.error == "the picture of a.parquet:1 is larger than 20 MB"
+
+
 def test_what_is_no_wit_base(tmp_path):
     with pytest.raises(InputError, match="no pictures: neither a column image"):
         Wit(write_parquet(tmp_path / "a.parquet", [{"image_url": "x", "wit_features": features()}]))
@@ -472,8 +483,14 @@ def test_webdataset(tmp_path, ending):
         ("text wins", "http://a/2", JPEG),
         ("a cat", None, PNG),
     ]
-    assert statuses(rows) == {OK: 4, "malformed": 6, "empty_caption": 1}
-    assert [row.id for row in rows if row.status == "malformed"][0] == f"cc3m{ending}:00000/002"
+    assert statuses(rows) == {OK: 4, "malformed": 5, "too_large": 1, "empty_caption": 1}
+    assert [row.id for row in rows if row.status == "malformed"][0] == f"cc3m{ending}:2:00000/002"
+
+
+def test_a_key_that_comes_twice_in_a_tar(tmp_path):
+    path = write_tar(tmp_path / "d.tar", {"k.txt": b"no picture", "x.jpg": JPEG, "x.txt": b"a cat", "k.json": b"{}"})
+    rows = list(ConceptualCaptions(path))
+    assert statuses(rows) == {OK: 1, "malformed": 2} and len({row.id for row in rows}) == 3
 
 
 def test_a_damaged_tar_is_one_sentence(tmp_path):
@@ -482,6 +499,33 @@ def test_a_damaged_tar_is_one_sentence(tmp_path):
         path.write_bytes(data)
         with pytest.raises(InputError, match="cannot read .*a.tar"):
             list(ConceptualCaptions(path))
+
+
+def header(kind: bytes, size: int) -> bytes:
+    info = tarfile.TarInfo("x")
+    info.type, info.size = kind, size
+    return info.tobuf(tarfile.USTAR_FORMAT)
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK])
+def test_a_header_that_would_fill_the_memory(tmp_path, kind):
+    with gzip.open(tmp_path / "a.tar.gz", "wb", 1) as file:
+        file.write(header(kind, 30 << 20))
+        for _ in range(30):
+            file.write(bytes(1 << 20))
+        file.write(header(tarfile.REGTYPE, 0))
+    tracemalloc.start()
+    with pytest.raises(InputError, match=r"cannot read .*a.tar.gz: the header of a file in it claims 31.5 MB"):
+        list(ConceptualCaptions(tmp_path / "a.tar.gz"))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10 << 20
+
+
+def test_headers_upon_headers_are_one_sentence(tmp_path):
+    (tmp_path / "a.tar").write_bytes(header(tarfile.XHDTYPE, 0) * 3000 + header(tarfile.REGTYPE, 0))
+    with pytest.raises(InputError, match=r"cannot read .*a.tar: "):
+        list(ConceptualCaptions(tmp_path / "a.tar"))
 
 
 # Memory

@@ -183,7 +183,13 @@ def test_two_steps_give_what_one_gives(arguments, tmp_path, capsys) -> None:
     for _ in range(2):  # the second time, nothing is left to do
         assert embedding_clap.main(["--out", arguments[-1], *arguments[2:4]]) == 0
     assert rows_of(tmp_path / "steps") == rows_of(tmp_path / "out")
+    before = state_of(tmp_path / "steps")
     assert embedding.main(arguments) == 0  # it is such a folder now
+    assert embedding_clip.main(arguments) == 0  # and has what the first step makes
+    assert state_of(tmp_path / "steps") == before
+    (tmp_path / "steps" / "audiocaps-00001.parquet").unlink()
+    assert embedding_clip.main(arguments) == 2  # which would make it with CLIP's vectors alone
+    assert "towers is clip and clap there and clip here" in capsys.readouterr().err
 
 
 def test_clap_of_another_model_is_refused(arguments, tmp_path, capsys) -> None:
@@ -237,6 +243,18 @@ def test_a_damaged_shard_is_named(arguments, tmp_path, capsys) -> None:
     assert len(rows_of(tmp_path / "out")) == 230
 
 
+def test_histograms_of_a_shard_whose_middle_is_damaged(arguments, tmp_path, capsys) -> None:
+    assert embedding.main(arguments) == 0
+    shard = tmp_path / "out" / "audiocaps-00001.parquet"
+    data = bytearray(shard.read_bytes())
+    data[4 : len(data) - 8000] = bytes(len(data) - 8004)  # the footer is as it was
+    shard.write_bytes(data)
+    assert open_shards([shard])
+    assert histograms.main([str(tmp_path / "out"), "--out", str(tmp_path / "a.png")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("histograms: error: the shard ") and "audiocaps-00001.parquet is damaged" in error
+
+
 def test_shards_are_read_as_they_were_written(arguments, tmp_path) -> None:
     assert embedding_clip.main(arguments) == 0
     found = read_shard(tmp_path / "out" / "audiocaps-00000.parquet")
@@ -253,8 +271,8 @@ def test_threads_are_ahead_by_no_more_than_their_number() -> None:
                 taken.append(i)
             yield i
 
-    for done, (item, result) in enumerate(ahead(lambda i: i * i, numbers(), 3)):
-        assert (item, result) == (done, done * done) and len(taken) <= done + 3
+    for done, result in enumerate(ahead(lambda i: i * i, numbers(), 3)):
+        assert result == done * done and len(taken) <= done + 3
 
 
 def test_progress_without_a_terminal(capsys, monkeypatch) -> None:
@@ -278,4 +296,4 @@ def test_nothing_heavy_is_imported_for_help() -> None:
         "assert not {'torch', 'pyarrow', 'ray', 'matplotlib', 'transformers'} & set(sys.modules), sys.modules"
     )
     shown = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
-    assert shown.count("example:") == 3
+    assert shown.count("example:") == 3 and shown.count("with that file of https://") == 2

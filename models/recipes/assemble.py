@@ -26,7 +26,7 @@ INDEX = {
     "scheduler": ["diffusers", "DDIMScheduler"],
     "clap": ["transformers", "ClapModel"],
     "clip": ["transformers", "VisionTextDualEncoderModel"],
-    "default_translator": "wit_cos_512",
+    "default_translator": "audiocaps_wit_cl_512",
     "defaults": {"sampler": "dpm++", "ddim_steps": 25, "guidance_scale": 1.5, "n_candidates": 3},
 }
 UNKNOWN_SHARE = 0.05  # of the known sounds' own sentences, and of imagined pictures, that may be called unknown

@@ -24,6 +24,7 @@ from ..progress import Progress
 from ..write import read_shard
 
 MODULE = "prior_steps.audiocaps.csvtotxt"
+NEEDS = "after prior_steps.audiocaps.embedding"
 
 
 def export(shards: Sequence[str | Path], out: str | Path, limit: int | None = None) -> int:
@@ -67,7 +68,7 @@ def _pairs(shard: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 def work(argv: Sequence[str] | None) -> int:
     """Do what the arguments say; returns the exit code. Raises InputError."""
-    p = command.parser(MODULE, "Write shards as text files, one for each pair.", "--limit 10")
+    p = command.parser(MODULE, "Write shards as text files, one for each pair.", "--limit 10", NEEDS)
     default = "build/embeddings/audiocaps"
     p.add_argument("--shards", nargs="+", default=[default], metavar="PATH", help=f"files or folders [{default}]")
     p.add_argument(

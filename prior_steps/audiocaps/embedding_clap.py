@@ -10,11 +10,12 @@ from ..complete import add_clap
 from ..run import report
 
 MODULE = "prior_steps.audiocaps.embedding_clap"
+NEEDS = "after prior_steps.audiocaps.embedding_clip"
 
 
 def work(argv: Sequence[str] | None) -> int:
     """Do what the arguments say; returns the exit code. Raises InputError."""
-    p = command.parser(MODULE, "Add CLAP's vectors to the shards that embedding_clip made.", "")
+    p = command.parser(MODULE, "Add CLAP's vectors to the shards that embedding_clip made.", "", NEEDS)
     p.add_argument(
         "--out", default="build/embeddings/audiocaps", metavar="FOLDER", help="that of embedding_clip [%(default)s]"
     )

@@ -14,16 +14,18 @@ from ..readers.conceptual_captions import ConceptualCaptions
 
 MODULE = "prior_steps.conceptual_captions.embedding"
 EXAMPLE = "Validation_GCC-1.1.0-Validation.tsv --contact you@example.org --limit 1000"
+NEEDS = "with that file of https://ai.google.com/research/ConceptualCaptions/download in this folder"
 
 
 def work(argv: Sequence[str] | None) -> int:
     """Do what the arguments say; returns the exit code. Raises InputError."""
-    p = command.parser(MODULE, "Embed Conceptual Captions' pictures with CLIP and their captions with CLAP.", EXAMPLE)
+    about = "Embed Conceptual Captions' pictures with CLIP and their captions with CLAP."
+    p = command.parser(MODULE, about, EXAMPLE, NEEDS)
     p.add_argument("files", nargs="+", metavar="FILE", help=".tsv, .tsv.gz or .tar as published, or their folder")
     command.add_fetch(p)
     command.add_run(p, "build/embeddings/conceptual_captions")
     args = p.parse_args(argv)
-    return command.embed(args, ConceptualCaptions(args.files), command.fetcher(args), kind="image")
+    return command.embed(args, ConceptualCaptions(args.files), command.fetcher(args), kind="image", retry=args.retry)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -11,6 +11,7 @@ from typing import Protocol
 from ..rows import Row
 
 MALFORMED = "malformed"  # the status of what cannot be read as a row of its source
+TOO_LARGE = "too_large"  # of a picture in the file, as of one that is fetched
 
 
 class Reader(Protocol):

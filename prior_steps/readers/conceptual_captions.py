@@ -14,23 +14,26 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
-from audioldm.fetch import LIMITS
+from audioldm.fetch import LIMITS, too_many_bytes
 
 from ..captions import CLEANING, Cleaning
 from ..rows import Row
-from . import MALFORMED
+from . import MALFORMED, TOO_LARGE
 from .files import FileReader, Sources, find_files, reading, split_of
 from .tables import records
 
 TABLES, TARS = (".tsv", ".tsv.gz"), (".tar", ".tar.gz")
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
-MAX_TEXT = 1 << 20  # bytes of a caption or its JSON
+MAX_TEXT = 1 << 20  # bytes of a caption or its JSON, and of a header with the name and facts of a file
+HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+           tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 
 
 class ConceptualCaptions(FileReader):
     """Captions with the addresses of pictures (TSV) or the pictures themselves (tar)."""
 
     name = "conceptual_captions"
+    version = 2
 
     def __init__(self, sources: Sources, *, cleaning: Cleaning = CLEANING) -> None:
         """Args:
@@ -57,12 +60,23 @@ class ConceptualCaptions(FileReader):
 
     def _from_tar(self, path: Path) -> Iterator[Row]:
         split = split_of(path)
-        for key, members in _samples(path):
-            row = Row(f"{path.name}:{key}", self.name, split=split)
+        for number, (key, members) in enumerate(_samples(path)):
+            row = Row(f"{path.name}:{number}:{key}", self.name, split=split)  # a tar may have a key twice
             try:
                 yield _sample(row, members)
             except InputError as error:
                 yield row.failed(MALFORMED, f"{row.id} {error}")
+
+
+class _Member(tarfile.TarInfo):
+    """A member whose header is not read where it claims to be huge: it would be in memory as a whole."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Member:
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in HEADERS and member.size > MAX_TEXT:
+            raise tarfile.ReadError(f"the header of a file in it claims {member.size / 1e6:.1f} MB")
+        return member
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
@@ -70,7 +84,8 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
     key, members = "", dict[str, bytes | None]()
     with reading(path) as file:
         try:
-            with tarfile.open(fileobj=file, mode="r|*") as tar:  # a stream: nothing is kept of what has been read
+            # a stream: nothing is kept of what has been read
+            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
                 for member in tar:
                     tar.members = []  # else tarfile remembers every header
                     folder, _, name = member.name.rpartition("/")
@@ -85,7 +100,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
                         most = LIMITS.max_bytes if ending in PICTURES else MAX_TEXT
                         content = tar.extractfile(member) if member.size <= most else None
                         members[ending] = content.read() if content else None
-        except (tarfile.TarError, EOFError, zlib.error) as error:
+        except (tarfile.TarError, EOFError, zlib.error, RecursionError) as error:  # the last: headers upon headers
             raise InputError(f"cannot read {path}: {error}") from error
     if members:
         yield key.lstrip("./"), members
@@ -98,7 +113,7 @@ def _sample(row: Row, members: dict[str, bytes | None]) -> Row:
         raise InputError("has no picture")
     content = members[ending]
     if content is None:
-        raise InputError(f"has a picture of more than {LIMITS.max_bytes / 1e6:g} MB")
+        return row.failed(TOO_LARGE, str(too_many_bytes(f"the picture of {row.id}", LIMITS)))
     facts = _facts(members["json"]) if "json" in members else {}
     try:
         text = (members["txt"] or b"").decode("utf-8") if "txt" in members else facts.get("caption")

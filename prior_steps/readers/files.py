@@ -19,7 +19,6 @@ from audioldm.errors import InputError
 from ..captions import CLEANING, Cleaning
 from ..rows import Row
 
-VERSION = 1  # of what the readers make of a file; part of every fingerprint
 HASHED = 32 << 20  # bytes; of larger files the beginning and the end are hashed, and the length
 
 Sources = str | Path | Iterable[str | Path]  # files, folders of them, patterns such as "wit*.tsv.gz"
@@ -30,6 +29,7 @@ class FileReader:
 
     name: str
     rename = True
+    version = 1  # of what the reader makes of a file; part of the fingerprint
     total: int | None = None
 
     def __init__(self, files: Sequence[Path], cleaning: Cleaning = CLEANING, **options: Any) -> None:
@@ -37,7 +37,7 @@ class FileReader:
 
     @cached_property
     def fingerprint(self) -> str:
-        return fingerprint(self.files, reader=self.name, cleaning=self.cleaning, **self.options)
+        return fingerprint(self.files, self.version, reader=self.name, cleaning=self.cleaning, **self.options)
 
     def __iter__(self) -> Iterator[Row]:
         return self.cleaning((row for path in self.files for row in self.rows(path)), rename=self.rename)
@@ -74,9 +74,9 @@ def find_files(sources: Sources, endings: tuple[str, ...]) -> list[Path]:
     return list(found)
 
 
-def fingerprint(files: Sequence[Path], **options: Any) -> str:
-    """16 hex digits over names, lengths and contents of ``files`` and the options of their reader."""
-    digest = hashlib.sha256(json.dumps([VERSION, options], sort_keys=True, default=repr).encode())
+def fingerprint(files: Sequence[Path], version: int, **options: Any) -> str:
+    """16 hex digits over names, lengths and contents of ``files``, and the version and options of their reader."""
+    digest = hashlib.sha256(json.dumps([version, options], sort_keys=True, default=repr).encode())
     for path in files:
         with reading(path) as file:
             size = os.fstat(file.fileno()).st_size

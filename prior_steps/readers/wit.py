@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
+from audioldm.fetch import LIMITS, too_many_bytes
 
 from ..captions import CLEANING, Cleaning
 from ..rows import Row
-from . import MALFORMED
+from . import MALFORMED, TOO_LARGE
 from .files import FileReader, Sources, find_files, split_of
 from .tables import columns_of, records
 
@@ -52,7 +53,7 @@ class Wit(FileReader):
         Raises InputError: no such file; a column is missing; a Parquet file, but no pyarrow.
         """
         self.language, self.captions = language, tuple(captions)
-        self.mime_types = None if mime_types is None else frozenset(mime_types)
+        self.mime_types = None if mime_types is None else frozenset(map(str.lower, mime_types))
         files = find_files(sources, (".tsv", ".tsv.gz", ".parquet"))
         options = {"language": language, "captions": self.captions, "mime_types": sorted(self.mime_types or ())}
         super().__init__(files, cleaning, **options)
@@ -97,6 +98,9 @@ class Wit(FileReader):
                 content = _content(record)
                 if content is None:
                     yield picture.failed(MALFORMED, f"{place} holds no picture")
+                    continue
+                if len(content) > LIMITS.max_bytes:
+                    yield picture.failed(TOO_LARGE, str(too_many_bytes(f"the picture of {place}", LIMITS)))
                     continue
                 pages = [page for page in _pages(record["wit_features"]) if self.language in (None, page["language"])]
                 if not pages:
