@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 
 from . import TranslatorError
+from .model import KINDS
 from .shards import OK, Shard
 
 BUFFER = 16_384  # rows in hand to draw from, 67 MB; as many again are read meanwhile
 HELD_OUT_ROWS = 8_192  # of the held-out pairs of a source, so many judge
 UNUSED, TRAIN, HELD_OUT, PICTURE = range(4)  # what a row is for; PICTURE: without a caption, for means only
-KINDS = ("text", "image")  # which tower gave the CLIP vector
 
 
 class Batch(NamedTuple):
