@@ -164,9 +164,9 @@ def _list(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
         star = "*" if name == model.default else " "
         if name in found:
             facts = zoo.facts(found[name])
-            print(f"{star} {name:28}installed  {facts}")
+            print(f"{star} {name:32}installed  {facts}")
         else:
-            print(f"{star} {name:28}{'made when it is first used' if name == settings.MEMORY else 'not there'}")
+            print(f"{star} {name:32}{'made when it is first used' if name == settings.MEMORY else 'not there'}")
 
 
 def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
