@@ -168,6 +168,7 @@ def encode_prompt(model: LatentDiffusion, prompt: Prompt, translator: str | None
 def _remembered(model: LatentDiffusion, prompt: Prompt, memory: Memory) -> Tensor:
     """What encode_prompt gives for a picture; and says, in one line, on which captions the memory leaned."""
     clip = model.clip.encode_image([prompt.content])
+    memory = memory.to(clip.device)  # as the image encoder moves its translators
     said = ", ".join(f'{weight:.0%} "{caption}"' for caption, weight in memory.leaned_on(clip))
     log.warning("the memory leaned on %s", said)
     return memory(clip)

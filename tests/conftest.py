@@ -44,3 +44,12 @@ def copy(tiny_folder: Path, tmp_path: Path) -> Path:
     """A copy of the tiny model (and its translators) to be spoilt."""
     shutil.copytree(tiny_folder.parent, tmp_path / "models")
     return tmp_path / "models" / "tiny"
+
+
+@pytest.fixture
+def server():
+    """A local HTTP server; what it answers is up to the test."""
+    from server import Server
+
+    with Server() as server:
+        yield server

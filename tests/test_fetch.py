@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 from pictures import JPEG, SILENT, SLOW, SMALL, refused
 from PIL import Image
-from server import Server
 
 from audioldm.fetch import Limits, download, label
 from audioldm.images import load_image
@@ -27,12 +26,6 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 def private_addresses_allowed(monkeypatch):
     """The server of these tests is at one; test_fetch_addresses.py is about the rest."""
     monkeypatch.setenv("AUDIOLDM_ALLOW_PRIVATE_URLS", "1")
-
-
-@pytest.fixture
-def server():
-    with Server() as server:
-        yield server
 
 
 def same_as(image, data):

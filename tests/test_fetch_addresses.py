@@ -16,12 +16,6 @@ from audioldm.images import load_image
 
 
 @pytest.fixture
-def server():
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
 def elsewhere(server):
     """A second server: same port, another address."""
     try:

@@ -36,12 +36,6 @@ def private_addresses_allowed(monkeypatch):
 
 
 @pytest.fixture
-def server():
-    with Server() as server:
-        yield server
-
-
-@pytest.fixture
 def settings(tmp_path):
     """Called with what shall be different: quick settings and the same cache each time."""
     quick = {"cache": tmp_path / "cache", "backoff_s": 0.02, "patience_s": 2, "limits": LIMITS}

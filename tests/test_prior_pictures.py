@@ -40,12 +40,6 @@ def private_addresses_allowed(monkeypatch) -> None:
     monkeypatch.setenv("AUDIOLDM_ALLOW_PRIVATE_URLS", "1")
 
 
-@pytest.fixture
-def server():
-    with Server() as server:
-        yield server
-
-
 def busy(server: Server, path: str) -> str:
     """A URL whose first answer is 429."""
     asked = []

@@ -10,7 +10,7 @@ import argparse
 import json
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -153,11 +153,7 @@ def run(args: argparse.Namespace, host: Callable[[str | None], Host]) -> int:
 def _list(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
     model = host(args.model)
     print(f"{model.name}: CLIP space {model.spaces[0]}, CLAP space {model.spaces[1]} (* default)")
-    found: dict[str, zoo.Entry] = {}
-    for root in dict.fromkeys(model.roots):
-        for entry in zoo.available(root):
-            if entry.fits(*model.spaces):
-                found.setdefault(entry.name, entry)
+    found = _installed(model)
     names = [*EIGHTEEN, *sorted(set(found) - set(EIGHTEEN))]
     names += [settings.MEMORY] if settings.MEMORY not in found else []
     for name in names:
@@ -167,6 +163,17 @@ def _list(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
             print(f"{star} {name:32}installed  {facts}")
         else:
             print(f"{star} {name:32}{'made when it is first used' if name == settings.MEMORY else 'not there'}")
+
+
+def _installed(model: Host) -> dict[str, zoo.Entry]:
+    """All translators for the model's spaces, by name."""
+    entries = (entry for root in dict.fromkeys(model.roots) for entry in zoo.available(root))
+    return _by_name(entry for entry in entries if entry.fits(*model.spaces))
+
+
+def _by_name(entries: Iterable[zoo.Entry]) -> dict[str, zoo.Entry]:
+    """Of two with one name, the first counts."""
+    return {entry.name: entry for entry in reversed(list(entries))}
 
 
 def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
@@ -250,10 +257,7 @@ def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> N
         raise TranslatorError("the seed must be a whole number from 0 on")
     model = host(args.model)
     held_out = _held_out(args, model) if args.data else None
-    entries = [model.find(name) for name in args.names] or [
-        entry for root in dict.fromkeys(model.roots) for entry in zoo.available(root) if entry.fits(*model.spaces)
-    ]
-    first = {entry.name: entry for entry in reversed(entries)}  # of two with one name, the first counts
+    first = _by_name(map(model.find, args.names)) or _installed(model)
     translators = {name: load_translator(entry.path) for name, entry in first.items()}
     for name, entry in first.items():
         if args.data and float(entry.metadata.get("held_out", 1)) < args.held_out:

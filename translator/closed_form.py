@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from . import TranslatorError, record
-from .data import PICTURE, TRAIN, Batch, Mix, Pairs
+from .data import TRAIN, Batch, Mix, Pairs
 from .model import KINDS, LinearTranslator, centred
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of ridge, times the mean square of x; the held-out pairs choose
@@ -37,18 +37,8 @@ def means(sources: Sequence[Pairs]) -> Means:
 
     Where one of the kinds was not seen, the other's mean stands for it: then nothing is known of the gap between them.
     """
-    dim = sources[0].dim
-    clip, clap = torch.zeros(2, dim, dtype=torch.double), torch.zeros(dim, dtype=torch.double)
-    counts = torch.zeros(2, dtype=torch.double)
-    for pairs in sources:
-        for marks in ((TRAIN,), (PICTURE,)):
-            if not (pairs.train if marks == (TRAIN,) else pairs.pictures):
-                continue
-            for batch in pairs.buffers(*marks):
-                clip.index_add_(0, batch.kind, F.normalize(batch.clip, dim=-1).double())
-                counts += torch.bincount(batch.kind, minlength=2)
-                if marks == (TRAIN,):
-                    clap += F.normalize(batch.clap, dim=-1).double().sum(0)
+    totals = [pairs.totals for pairs in sources]
+    clip, clap, counts = (sum(columns) for columns in zip(*totals, strict=True))
     if not counts.sum() or not (trained := sum(pairs.train for pairs in sources)):
         raise TranslatorError("there are no pairs to learn from")
     clip = clip / counts.clamp(min=1)[:, None]

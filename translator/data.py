@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from . import TranslatorError
@@ -34,6 +35,14 @@ class Batch(NamedTuple):
     clip: Tensor  # as the tower gives them
     clap: Tensor
     kind: Tensor
+
+
+class Totals(NamedTuple):
+    """Sums of unit vectors, in double precision."""
+
+    clip: Tensor  # (2, dim), by kind
+    clap: Tensor  # (dim,)
+    counts: Tensor  # (2,), of CLIP's vectors by kind
 
 
 class Pairs:
@@ -118,6 +127,19 @@ class Pairs:
                 if lot is not None:
                     ahead = reader.submit(self._load, lot, marks, order)
                 yield batch
+
+    @cached_property
+    def totals(self) -> Totals:
+        """Of the training pairs, and for CLIP's vectors of pictures without captions too; one pass, made once."""
+        clip, clap = torch.zeros(len(KINDS), self.dim, dtype=torch.double), torch.zeros(self.dim, dtype=torch.double)
+        counts = torch.zeros(len(KINDS), dtype=torch.double)
+        for mark, rows in ((TRAIN, self.train), (PICTURE, self.pictures)):
+            for batch in self.buffers(mark) if rows else ():
+                clip.index_add_(0, batch.kind, F.normalize(batch.clip, dim=-1).double())
+                counts += torch.bincount(batch.kind, minlength=len(KINDS))
+                if mark == TRAIN:
+                    clap += F.normalize(batch.clap, dim=-1).double().sum(0)
+        return Totals(clip, clap, counts)
 
     def _count(self, number: int, marks: tuple[int, ...]) -> int:
         return int(np.isin(self._marks[number], marks).sum())
