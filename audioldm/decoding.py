@@ -16,7 +16,7 @@ from .windows import blend
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: what a model makes in one piece is vocoded in one piece
-VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; HiFi-GAN's widest hears less than 20
+VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 25
 
 
 def vae_factor(model: LatentDiffusion) -> int:
@@ -26,8 +26,7 @@ def vae_factor(model: LatentDiffusion) -> int:
 
 def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int, int]:
     """(1, C, T, F) of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
-    hop = math.prod(model.vocoder.config.upsample_rates)  # samples
-    frames = math.ceil(round(duration * SAMPLE_RATE) / hop)
+    frames = math.ceil(round(duration * SAMPLE_RATE) / model.hop_length)
     channels, _, multiple = model.latent_shape
     factor = vae_factor(model)
     length = math.ceil(frames / factor / multiple) * multiple
@@ -71,7 +70,7 @@ def vocode(model: LatentDiffusion, mel: Tensor) -> Tensor:
     mel, frames = mel[:, 0], mel.shape[2]
     if frames <= VOCODER_FRAMES:
         return model.vocoder(mel)[0]
-    hop, pieces = math.prod(model.vocoder.config.upsample_rates), []
+    hop, pieces = model.hop_length, []
     for start in range(0, frames, VOCODER_FRAMES):
         stop = min(frames, start + VOCODER_FRAMES)
         before = max(0, start - VOCODER_CONTEXT)

@@ -8,6 +8,7 @@ everything right of it never knows where the vector came from.
 from __future__ import annotations
 
 import logging
+import math
 import re
 from functools import cached_property
 from pathlib import Path
@@ -121,11 +122,30 @@ class LatentDiffusion:
 
     @cached_property
     def vocoder(self) -> nn.Module:
-        """SpeechT5HifiGan (HiFi-GAN): log-mel (B, frames, 64) -> waves (B, N) at 16 kHz."""
+        """Log-mel (B, frames, 64) -> waves (B, N) at 16 kHz: a SpectralVocoder or AudioLDM's HiFi-GAN, as its config says."""
+        if self._vocoder_config.get("_class_name") == "SpectralVocoder":
+            from .vocoder import SpectralVocoder
+
+            return self._load("vocoder", SpectralVocoder.from_config)
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
         from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
 
         return self._load("vocoder", lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)))
+
+    @cached_property
+    def hop_length(self) -> int:
+        """Samples that the vocoder makes of one mel frame: 160. The vocoder itself is not read for it."""
+        from .checkpoints.folder import using
+
+        with using(self.folder.part("vocoder") / "config.json"):
+            config = self._vocoder_config
+            return int(config["hop_length"]) if "hop_length" in config else math.prod(config["upsample_rates"])
+
+    @cached_property
+    def _vocoder_config(self) -> dict[str, Any]:
+        from .checkpoints.folder import read_json
+
+        return read_json(self.folder.part("vocoder") / "config.json")
 
     @cached_property
     def scheduler(self) -> dict[str, Any]:

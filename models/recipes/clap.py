@@ -140,7 +140,7 @@ def main() -> None:
         caption_targets = F.normalize(student.head(caption_states), dim=1)
     trainee = Trainee(model)
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         rows = torch.multinomial(weights, BATCH, replacement=True)
         with autocast():
             heard = trainee.listen(augment(train[rows].clone()).to(DEVICE))

@@ -1,7 +1,8 @@
 """The sounds that the starter learns: labels, captions, waves and splits.
 
-Every recipe asks here what to train on, so that the fold kept apart is kept apart everywhere: folds 4 and 5 of
-the ten environmental classes judge (``judge.py``) and are never heard by VAE, vocoder, CLAP or UNet.
+Every recipe asks here what to train on, so that what is kept apart is kept apart everywhere: folds 4 and 5 of the ten
+environmental classes, which no network hears, and six melodies of each of the ten instruments, which decoder and vocoder
+do not hear.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ SHARED = REPOSITORY.parent / "shared"
 STARTER = REPOSITORY / "models" / "starter"
 SECONDS = 5.12  # of every training clip: 512 frames, a whole number of latents and UNet strides
 JUDGE_FOLDS = ("4", "5")
+JUDGE_MELODIES = ("08", "09", "10", "11", "12", "13")  # of the ten known instruments
 
 # name of the sound -> the prompt that stands for it, and other ways to say it
 SOUNDS: dict[str, list[str]] = {
@@ -66,7 +68,9 @@ def clips(labels: list[str] | None = None, *, judge: bool = False) -> list[Clip]
 
 
 def _kept_apart(clip: Clip) -> bool:
-    return clip.label in TEN and clip.fold in JUDGE_FOLDS
+    if clip.label in TEN:
+        return clip.fold in JUDGE_FOLDS
+    return clip.label in SOUNDS and clip.path.stem[-2:] in JUDGE_MELODIES
 
 
 def load(clip: Clip, seconds: float = SECONDS) -> np.ndarray:

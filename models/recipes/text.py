@@ -135,7 +135,7 @@ def main() -> None:
     start_as_bag_of_words(student)
     print("bag of words:", (student(*(x.cpu() for x in held_ids)) * held_vectors.cpu()).sum(1).mean().item())
 
-    def loss(step: int) -> tuple[Tensor, dict[str, float]]:
+    def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         start = int(torch.randint(len(ids) - 8 * BATCH, ()))  # neighbours in length: little padding
         rows = [by_length[start + i] for i in torch.randperm(8 * BATCH)[:BATCH].tolist()]
         with autocast():

@@ -44,7 +44,7 @@ class Averaged:
 def fit(
     name: str,
     module: nn.Module,
-    loss: Callable[[int], tuple[Tensor, dict[str, float]]],
+    loss: Callable[[int, float], tuple[Tensor, dict[str, float]]],
     *,
     steps: int,
     minutes: float,
@@ -56,7 +56,7 @@ def fit(
     report: Callable[[int, nn.Module], dict[str, float]] | None = None,
     report_every: int = 500,
 ) -> nn.Module:
-    """Train ``module`` with AdamW on ``loss(step)`` until ``steps`` or ``minutes``; return it averaged.
+    """Train ``module`` with AdamW on ``loss(step, progress)`` until ``steps`` or ``minutes``; return it averaged.
 
     The learning rate warms up, then falls as a cosine over whichever budget runs out first. A checkpoint every
     two minutes in ``build/recipes/<name>.pt`` is resumed by the next call (one with fewer minutes than were spent
@@ -93,7 +93,7 @@ def fit(
         rate = lr * min(1, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + _cos(progress)))
         for group in optimizer.param_groups:
             group["lr"] = rate
-        value, parts = loss(step)
+        value, parts = loss(step, progress)
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -141,11 +141,9 @@ class Adversary:
         self.optimizer.zero_grad(set_to_none=True)
         verdict.backward()
         self.optimizer.step()
-        with torch.no_grad():
-            truth = self.critics(real)
         loss = fake.new_zeros(())
         for ours, theirs in zip(self.critics(fake), truth, strict=True):
-            alike = sum((a - b).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True))
+            alike = sum((a - b.detach()).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True))
             loss = loss + (ours[-1] - 1).square().mean() + self.matching * alike
         return loss / len(truth)
 

@@ -112,7 +112,7 @@ def main() -> None:
         mel = torch.stack([train[r, :, 8 * s : 8 * s + CROP] for r, s in zip(rows, starts, strict=True)])
         return rows, starts, mel.to(DEVICE).contiguous(memory_format=torch.channels_last)
 
-    def whole(step: int) -> tuple[Tensor, dict[str, float]]:
+    def whole(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         mel = crops()[2]
         mel = (mel + torch.empty(BATCH, 1, 1, 1, device=DEVICE).uniform_(-1.5, 0.7)).clamp(min=-11.513)  # loudness
         with autocast():
@@ -124,7 +124,7 @@ def main() -> None:
         parts = {"l1": (decoded - mel).abs().mean().item(), "kl": posterior_kl.item()}
         return reconstruction + KL_WEIGHT * posterior_kl, parts
 
-    def decoder(step: int) -> tuple[Tensor, dict[str, float]]:
+    def decoder(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         rows, starts, mel = crops()
         chosen = torch.stack([latents[r, :, s : s + CROP // 8] for r, s in zip(rows, starts, strict=True)])
         error = LATENT_NOISE * latents.std() * torch.rand(BATCH, 1, 1, 1, device=DEVICE)
