@@ -122,7 +122,7 @@ class LatentDiffusion:
 
     @cached_property
     def vocoder(self) -> nn.Module:
-        """Log-mel (B, frames, 64) -> waves (B, N) at 16 kHz: a SpectralVocoder or AudioLDM's HiFi-GAN, as its config says."""
+        """SpectralVocoder or AudioLDM's HiFi-GAN, as its config says: log-mel (B, frames, 64) -> waves (B, N)."""
         if self._vocoder_config.get("_class_name") == "SpectralVocoder":
             from .vocoder import SpectralVocoder
 

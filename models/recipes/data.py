@@ -1,8 +1,8 @@
 """The sounds that the starter learns: labels, captions, waves and splits.
 
-Every recipe asks here what to train on, so that what is kept apart is kept apart everywhere: folds 4 and 5 of the ten
-environmental classes, which no network hears, and six melodies of each of the ten instruments, which decoder and vocoder
-do not hear.
+Every recipe asks here what to train on, so that what is kept apart is kept apart everywhere: folds 4 and 5 of the
+ten environmental classes, which no network hears, and six melodies of each of the ten instruments, which decoder and
+vocoder do not hear.
 """
 
 from __future__ import annotations

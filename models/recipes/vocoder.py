@@ -134,7 +134,8 @@ def main() -> None:
         spectral = reconstruction(fake, real)
         total, parts = spectral, {"spectral": spectral.item()}
         if progress > CRITICS_FROM:
-            against = adversary(fake[: BATCH // 2], real[: BATCH // 2])  # half of them: critics cost more than the vocoder
+            half = slice(BATCH // 2)  # critics cost more than the vocoder
+            against = adversary(fake[half], real[half])
             total, parts = total + ADVERSARIAL_WEIGHT * against, parts | {"adversarial": against.item()}
         return total, parts
 
