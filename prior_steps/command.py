@@ -6,15 +6,15 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from audioldm import cli
-from audioldm.checkpoints.registry import DEFAULT_MODEL
+from audioldm.commands import common
 from audioldm.errors import InputError
+from audioldm.registry import DEFAULT_MODEL
 
 from .readers import Reader
 from .run import ENGINES, Fetcher, Job, report, run
 
 
-def parser(module: str, description: str, example: str, needs: str = "") -> cli.Parser:
+def parser(module: str, description: str, example: str, needs: str = "") -> common.Parser:
     """A parser for ``python -m MODULE``.
 
     Args:
@@ -22,7 +22,7 @@ def parser(module: str, description: str, example: str, needs: str = "") -> cli.
         needs: what has to be there before, if anything.
     """
     name = f"python -m {module}"
-    return cli.Parser(
+    return common.Parser(
         name,
         description=description,
         epilog=f"example:  {name} {example}".strip() + (f"\n          ({needs})" if needs else ""),
@@ -109,4 +109,4 @@ def embed(args: argparse.Namespace, reader: Reader, fetcher: Callable[[], Fetche
 
 def main(module: str, work: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """Run a script's ``work`` as the commands of audioldm are run; returns the exit code."""
-    return cli.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])
+    return common.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])

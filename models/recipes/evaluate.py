@@ -18,8 +18,11 @@ import numpy as np
 import torch
 
 from audioldm.audio import SAMPLE_RATE, log_mel, write_wave
+from audioldm.conditioning import condition
+from audioldm.generation import generate
+from audioldm.inputs.prompt import read_prompt
 from audioldm.options import GenerateOptions
-from audioldm.pipeline import build_model, condition, generate, read_prompt
+from audioldm.pipeline import build_model
 
 from . import data
 from .clip import held_out_photos

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from audioldm.checkpoints.download import cache_dir, download
 from audioldm.errors import InputError
-from audioldm.files import sha256
+from translator.files import sha256
 
 from ..captions import CLEANING, Cleaning
 from ..rows import Row

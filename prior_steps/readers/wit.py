@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
-from audioldm.fetch import LIMITS, too_many_bytes
+from audioldm.inputs.web import LIMITS, too_many_bytes
 
 from ..captions import CLEANING, Cleaning
 from ..rows import Row
