@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
-    from translator.memory import Memory
+    from translator.model import Memory
 
 VECTOR_SUFFIX = embedding.SUFFIX
 MAX_PROMPTS = 64

@@ -20,7 +20,7 @@ from .errors import InputError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from translator.labelled import Picture
+    from translator.evaluation.pictures import Picture
 
     from .latent_diffusion import LatentDiffusion
 
@@ -62,8 +62,7 @@ def remember(model: LatentDiffusion) -> Path:
 
     Returns its file, which the next run finds. Raises InputError.
     """
-    from translator.memory import Memory
-    from translator.model import save_translator
+    from translator.model import Memory, save_translator
 
     clip_space, clap_space = model.spaces
     captions = (registry.models_dir() / "translators" / CAPTIONS).read_text(encoding="utf-8").splitlines()
@@ -127,7 +126,7 @@ class Host:
         return Encoders(self.model)
 
     def imagehear(self) -> list[Picture]:
-        from translator.imagehear import photographs
+        from translator.evaluation.imagehear import photographs
 
         from .fetch import download as fetch
 

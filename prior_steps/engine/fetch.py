@@ -29,9 +29,9 @@ from audioldm.errors import InputError
 from audioldm.fetch import LIMITS, DownloadError, Limits, download, label
 from audioldm.images import check_header
 
+from ..readers.rows import OK, Row
 from .cache import Answer, Cache
 from .embed import picture_status
-from .rows import OK, Row
 
 NOAI = "noai"  # a status; the others are DownloadError's and picture_status's
 FINAL = (NOAI, "not_an_image", "unusable_image", "damaged_image", "too_large", "redirects")  # and http_4xx, but for
