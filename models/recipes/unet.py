@@ -32,6 +32,7 @@ TRANSLATORS = data.REPOSITORY / "models" / "translators" / "starter"
 DEFAULT_TRANSLATOR = "wit_cos_512"
 BATCH = 12
 PICTURES = 1000  # imagined for each sound and translator, at least
+UNIFORM_SHARE = 0.3  # of the steps of the noise schedule that are drawn alike
 NOISE = 0.4  # greatest length of the noise added to the unit condition vector
 
 
@@ -118,6 +119,15 @@ class Lessons:
         return F.normalize(vectors, dim=1)
 
 
+def timesteps(batch: int) -> Tensor:
+    """Random steps (batch,) of the 1,000, most of them where a sound takes shape (logit-normal, arXiv 2403.03206).
+
+    Above 700 there is hardly a signal: 2 % of the variance and less.
+    """
+    shaping = (1000 * torch.sigmoid(torch.randn(batch) - 0.5)).long()
+    return torch.where(torch.rand(batch) < UNIFORM_SHARE, torch.randint(1000, (batch,)), shaping)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=90)
@@ -136,7 +146,7 @@ def main() -> None:
         if step % 4 == 0:  # shorter sounds are asked for, too
             start = int(torch.randint(5, ())) * 8
             latents = latents[:, :, start : start + 32]
-        noise, t = torch.randn_like(latents), torch.randint(1000, (BATCH,), device=DEVICE)
+        noise, t = torch.randn_like(latents), timesteps(BATCH).to(DEVICE)
         a = alphas[t].view(-1, 1, 1, 1)
         noisy, target = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
         with autocast():
