@@ -18,7 +18,7 @@ from .inputs.prompt import Prompt, read_prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from translator.memory import Memory
+    from translator.model import Memory
 
     from .latent_diffusion.model import LatentDiffusion
 

@@ -104,8 +104,7 @@ def remember(model: LatentDiffusion) -> Path:
 
     Returns its file, which the next run finds. Raises InputError.
     """
-    from translator.memory import Memory
-    from translator.model import save_translator
+    from translator.model import Memory, save_translator
 
     clip_space, clap_space = model.spaces
     captions = (registry.models_dir() / "translators" / CAPTIONS).read_text(encoding="utf-8").splitlines()

@@ -36,10 +36,10 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from audioldm import registry  # noqa: E402
-from prior_steps.embed import Embedder, Kind  # noqa: E402
-from prior_steps.rows import Row  # noqa: E402
-from prior_steps.run import Job, Worker  # noqa: E402
-from prior_steps.write import write_shard  # noqa: E402
+from prior_steps.engine.embed import Embedder, Kind  # noqa: E402
+from prior_steps.engine.worker import Job, Worker  # noqa: E402
+from prior_steps.engine.write import write_shard  # noqa: E402
+from prior_steps.readers.rows import Row  # noqa: E402
 
 WORDS = "dog rain church organ sea waves bird engine train bell door wind fire clock water horse".split()
 LENGTH = 77  # tokens
@@ -215,8 +215,8 @@ def memory() -> None:
 def peak(model: str, table: str) -> None:
     """Run over ``table`` and print the peak memory in GiB and the seconds. A million rows would be 4 GB of shards: each
     is deleted when it is there."""
-    from prior_steps import run
-    from prior_steps.readers.audiocaps import AudioCaps
+    from prior_steps.audiocaps.reader import AudioCaps
+    from prior_steps.engine import run
 
     def write_and_delete(path: Path, *args: object) -> object:
         statuses = write_shard(path, *args)

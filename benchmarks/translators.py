@@ -1,4 +1,4 @@
-"""Pairs per second of ``translator.train`` beside one text file for each pair, and its memory.
+"""Pairs per second of ``translator.training`` beside one text file for each pair, and its memory.
 
     python benchmarks/translators.py throughput   # a minute or two
     python benchmarks/translators.py memory       # 100 thousand to 5 million rows: minutes, 3 GB of disk under build/
@@ -29,12 +29,14 @@ import torch
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from translator import data, train  # noqa: E402
-from translator.data import Batch, Mix, Pairs  # noqa: E402
 from translator.model import Translator  # noqa: E402
 from translator.settings import EIGHTEEN, Settings, parse  # noqa: E402
-from translator.shards import DIM, OK, ROW_GROUP, open_shards, schema  # noqa: E402
-from translator.text_files import write_text_pair  # noqa: E402
+from translator.shards import pairs as data  # noqa: E402
+from translator.shards.pairs import Batch, Pairs  # noqa: E402
+from translator.shards.parquet import DIM, OK, ROW_GROUP, open_shards, schema  # noqa: E402
+from translator.shards.text_files import write_text_pair  # noqa: E402
+from translator.training import train  # noqa: E402
+from translator.training.mix import Mix  # noqa: E402
 
 SIZES = (100_000, 1_000_000, 5_000_000)  # rows
 LEVELS = 16  # different numbers in the vectors of the memory test, so that five million rows take 3 GB and not 20

@@ -10,8 +10,9 @@ from audioldm.commands import common
 from audioldm.errors import InputError
 from audioldm.registry import DEFAULT_MODEL
 
+from .engine.run import ENGINES, report, run
+from .engine.worker import Fetcher, Job
 from .readers import Reader
-from .run import ENGINES, Fetcher, Job, report, run
 
 
 def parser(module: str, description: str, example: str, needs: str = "") -> common.Parser:
@@ -62,7 +63,7 @@ def add_fetch(p: argparse.ArgumentParser) -> None:
 
 def fetcher(args: argparse.Namespace) -> Callable[[], Fetcher]:
     """What makes the fetcher that the flags of ``add_fetch`` describe. Raises InputError."""
-    from .fetch import Fetcher, Settings
+    from .engine.fetch import Fetcher, Settings
 
     settings = Settings(
         args.cache,

@@ -15,10 +15,10 @@ import numpy as np
 from audioldm.errors import InputError
 from translator import TranslatorError
 from translator.files import write_new
-from translator.shards import Shard, open_shards
+from translator.shards.parquet import Shard, open_shards
 
 from . import command
-from .write import damaged
+from .engine.write import damaged
 
 MODULE = "prior_steps.histograms"
 UNIT = 1e-3  # a vector within this of length 1 is one of length 1

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from translator.shards import OK, open_shards, schema
+from translator.shards.parquet import OK, open_shards, schema
 
 CLIP, CLAP = "c" * 12, "a" * 12  # fingerprints
 DIM = 16
@@ -51,6 +51,6 @@ def write_shard(
 
 def read_pairs(*paths: Path, held_out: float = 0.1):
     """The pairs of shards of one source."""
-    from translator.data import Pairs
+    from translator.shards.pairs import Pairs
 
     return Pairs(open_shards(paths), held_out)

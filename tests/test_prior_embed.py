@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from audioldm.errors import InputError
-from prior_steps import embed
-from prior_steps.embed import Embedder
-from prior_steps.rows import OK, Row
+from prior_steps.engine import embed
+from prior_steps.engine.embed import Embedder
+from prior_steps.readers.rows import OK, Row
 
 CAPTIONS = ["rain", "a dog barking", "waves at the sea " * 20, "", "someone plays the church organ, and a dog barks"]
 

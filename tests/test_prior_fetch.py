@@ -21,10 +21,10 @@ from wit_table import COLUMNS, wit_line
 
 from audioldm.errors import InputError
 from audioldm.inputs.web import Limits
-from prior_steps.cache import Cache
-from prior_steps.fetch import Fetcher, Settings
-from prior_steps.readers.wit import Wit
-from prior_steps.rows import OK, Row
+from prior_steps.engine.cache import Cache
+from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.readers.rows import OK, Row
+from prior_steps.wit.reader import Wit
 
 LIMITS = Limits(max_bytes=300_000, connect_s=2, read_s=0.8, total_s=1.5)
 BROKEN = b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n" + JPEG[:500]
@@ -327,8 +327,8 @@ def test_a_cache_that_cannot_be_written(server, settings, tmp_path):
 
 PROCESS = """
 import sys
-from prior_steps.fetch import Fetcher, Settings
-from prior_steps.rows import Row
+from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.readers.rows import Row
 cache, *urls = sys.argv[1:]
 rows = Fetcher(Settings(cache)).fetch_all([Row(url, "wit", "x", url=url) for url in urls])
 assert all(row.status == "ok" and len(row.content) > 500 for row in rows), rows
@@ -349,7 +349,7 @@ def test_several_processes_share_a_cache(server, tmp_path):
 def test_the_program_can_end_while_a_server_is_slow(server, tmp_path):
     url = server.answer("/a.jpg", status=429, Retry_After="100")
     code = (
-        "import sys, threading, time; from prior_steps.fetch import *; "
+        "import sys, threading, time; from prior_steps.engine.fetch import *; "
         "fetcher = Fetcher(Settings(sys.argv[1])); rows = [Row('1', 'wit', 'x', url=sys.argv[2])]; "
         "threading.Thread(target=fetcher.fetch_all, args=[rows]).start(); time.sleep(0.5)"
     )

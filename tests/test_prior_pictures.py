@@ -24,13 +24,14 @@ from test_prior_run import rows_of, state_of
 
 from audioldm.inputs.images import decode_image
 from audioldm.inputs.web import Limits
-from prior_steps import run
-from prior_steps.cache import Cache
 from prior_steps.conceptual_captions import embedding as conceptual_captions
-from prior_steps.fetch import Fetcher, Settings
-from prior_steps.readers.wit import Wit
-from prior_steps.rows import Row
+from prior_steps.engine import run
+from prior_steps.engine.cache import Cache
+from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.engine.worker import AHEAD, SLICE, Job, Worker
+from prior_steps.readers.rows import Row
 from prior_steps.wit import embedding as wit
+from prior_steps.wit.reader import Wit
 
 LIMITS = Limits(connect_s=2, read_s=2, total_s=4)  # seconds; the machine may be busy
 
@@ -101,7 +102,7 @@ def test_every_row_is_accounted_for(server, tiny_folder, tmp_path) -> None:
     source, wanted = table(tmp_path, server, 22, slow=6)
     assert wanted.total() == 320
     settings = Settings(tmp_path / "cache", workers=8, per_host=4, tries=2, backoff_s=0.02, limits=LIMITS)
-    job = run.Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=partial(Fetcher, settings), shard_rows=100)
+    job = Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=partial(Fetcher, settings), shard_rows=100)
     folder = run.run(job, tmp_path / "out")
     assert folder.statuses == wanted
     rows = rows_of(tmp_path / "out")
@@ -110,7 +111,7 @@ def test_every_row_is_accounted_for(server, tiny_folder, tmp_path) -> None:
         assert (row["status"] == "ok") == (row["clip"] is not None) == (row["clap"] is not None) == (not row["error"])
         assert row["clip_kind"] == "image" and row["source"] == "wit" and row["split"] == "train"
         assert row["error"] is None or "\n" not in row["error"]
-    encoder = run.Worker(job).embedder.model
+    encoder = Worker(job).embedder.model
     first = next(row for row in rows if row["status"] == "ok")
     picture = encoder.clip.encode_image([decode_image(JPEG, "it")])[0]
     np.testing.assert_allclose(first["clip"], picture, atol=1e-5)
@@ -221,9 +222,9 @@ def test_pictures_in_memory_are_few(tiny_folder, tmp_path) -> None:
         def __iter__(self):
             return (Row(str(i), "pictures", "rain", content=Picture(JPEG)) for i in range(self.total))
 
-    folder = run.run(run.Job(Pictures(), "image", str(tiny_folder), "cpu", shard_rows=600), tmp_path / "out")
+    folder = run.run(Job(Pictures(), "image", str(tiny_folder), "cpu", shard_rows=600), tmp_path / "out")
     assert folder.statuses == {"ok": 700} and len(folder.done) == 2
-    assert 0 < Picture.most <= run.SLICE * run.AHEAD + 1  # and one that the reader has in hand
+    assert 0 < Picture.most <= SLICE * AHEAD + 1  # and one that the reader has in hand
 
 
 def test_pictures_that_come_with_their_captions(tiny_folder, tmp_path) -> None:

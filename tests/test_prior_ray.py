@@ -18,10 +18,11 @@ from test_prior_run import rows_of, state_of, write_csv
 
 from audioldm.errors import InputError
 from prior_steps.audiocaps import embedding
-from prior_steps.fetch import Fetcher, Settings
-from prior_steps.readers.audiocaps import AudioCaps
-from prior_steps.readers.wit import Wit
-from prior_steps.run import Job, run
+from prior_steps.audiocaps.reader import AudioCaps
+from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.engine.run import run
+from prior_steps.engine.worker import Job
+from prior_steps.wit.reader import Wit
 
 
 @pytest.fixture(scope="module")

@@ -21,13 +21,13 @@ from server import Server
 from wit_table import COLUMNS, wit_line, write_wit
 
 from audioldm.errors import InputError
-from prior_steps.captions import Cleaning, Seen, clean, digest
-from prior_steps.readers import audiocaps
-from prior_steps.readers.audiocaps import AudioCaps
-from prior_steps.readers.conceptual_captions import ConceptualCaptions
+from prior_steps.audiocaps import reader as audiocaps
+from prior_steps.audiocaps.reader import AudioCaps
+from prior_steps.conceptual_captions.reader import ConceptualCaptions
+from prior_steps.readers.captions import Cleaning, Seen, clean, digest
 from prior_steps.readers.files import find_files, split_of
-from prior_steps.readers.wit import Wit
-from prior_steps.rows import OK, Row
+from prior_steps.readers.rows import OK, Row
+from prior_steps.wit.reader import Wit
 
 AUDIOCAPS = Path(__file__).resolve().parents[2] / "shared" / "audiocaps"
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"

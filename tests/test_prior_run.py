@@ -20,11 +20,11 @@ import pytest
 from audioldm.errors import InputError
 from prior_steps import histograms
 from prior_steps.audiocaps import csvtotxt, embedding, embedding_clap, embedding_clip
-from prior_steps.progress import Progress, duration, table
-from prior_steps.run import ahead
-from prior_steps.write import Folder, read_shard
-from translator.shards import open_shards
-from translator.text_files import text_pairs
+from prior_steps.engine.progress import Progress, duration, table
+from prior_steps.engine.worker import ahead
+from prior_steps.engine.write import Folder, read_shard
+from translator.shards.parquet import open_shards
+from translator.shards.text_files import text_pairs
 
 WORDS = "dog rain church organ sea wave bird engine train bell door wind fire clock water horse".split()
 
@@ -276,7 +276,7 @@ def test_threads_are_ahead_by_no_more_than_their_number() -> None:
 
 
 def test_progress_without_a_terminal(capsys, monkeypatch) -> None:
-    monkeypatch.setattr("prior_steps.progress.EVERY", 0)
+    monkeypatch.setattr("prior_steps.engine.progress.EVERY", 0)
     with Progress("wit", 100, 20) as progress:
         time.sleep(0.05)
         progress.add(40)

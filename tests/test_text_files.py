@@ -11,8 +11,8 @@ import torch
 from pairs import CLAP, CLIP
 
 from translator import TranslatorError
-from translator.shards import open_shards
-from translator.text_files import MAX_BYTES, import_folder, read_text_pair, text_pairs, write_text_pair
+from translator.shards.parquet import open_shards
+from translator.shards.text_files import MAX_BYTES, import_folder, read_text_pair, text_pairs, write_text_pair
 
 
 def pair(seed: int = 0, dim: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -176,7 +176,7 @@ def write_folder(folder: Path, count: int, dim: int = 8) -> Path:
 
 
 def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
-    from translator.data import HELD_OUT, KINDS, TRAIN, Pairs
+    from translator.shards.pairs import HELD_OUT, KINDS, TRAIN, Pairs
 
     folder, out = write_folder(tmp_path / "texts", 40), tmp_path / "new" / "wit.parquet"
     assert import_folder(folder, out, "wit", "image", CLIP, CLAP) == 40
@@ -195,7 +195,7 @@ def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
 
 
 def test_a_bad_file_among_good_ones_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("translator.shards.ROW_GROUP", 4)  # some are written before it comes
+    monkeypatch.setattr("translator.shards.parquet.ROW_GROUP", 4)  # some are written before it comes
     folder = write_folder(tmp_path / "texts", 10)
     write_text_pair(folder / "8b.txt", *pair(0, dim=9))
     (tmp_path / "out").mkdir()

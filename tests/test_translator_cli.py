@@ -21,10 +21,9 @@ from audioldm import registry, translators
 from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from audioldm.commands.translator import main
 from audioldm.latent_diffusion.model import LatentDiffusion
-from translator.memory import Memory
-from translator.model import Translator, load_translator, save_translator
+from translator.model import Memory, Translator, load_translator, save_translator
 from translator.settings import EIGHTEEN
-from translator.text_files import write_text_pair
+from translator.shards.text_files import write_text_pair
 
 ERROR = "audioldm-translator: error: "
 QUICK = ("--epochs", "2", "--hidden", "16")
@@ -211,7 +210,7 @@ def test_an_interrupt_is_no_error(command, shards: Path, monkeypatch) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("translator.train.judge", interrupt)
+        patch.setattr("translator.training.train.judge", interrupt)
         code, _, err = command("train", "wit_cos_256", "--data", shards, *QUICK)
     assert (code, err[-1]) == (130, "audioldm-translator: interrupted") and files(Path()) == {}
     assert command("train", "wit_cos_256", "--data", shards, *QUICK)[0] == 0

@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from pairs import CLAP, CLIP, DIM, make_rows, read_pairs, write_shard
 from safetensors.torch import save_file
 
-from translator import TranslatorError, closed_form, data, memory
-from translator.data import HELD_OUT, TRAIN
-from translator.memory import Memory
-from translator.model import LinearTranslator, load_translator, save_translator
+from translator import TranslatorError
+from translator.model import LinearTranslator, Memory, load_translator, save_translator
+from translator.shards import pairs as data
+from translator.shards.pairs import HELD_OUT, TRAIN
+from translator.training import closed_form, memory
 
 SPACES = {"clip_space": CLIP, "clap_space": CLAP}
 

@@ -12,9 +12,11 @@ import pytest
 import torch
 from pairs import CLIP, DIM, make_rows, read_pairs, write_shard
 
-from translator import TranslatorError, data
-from translator.data import HELD_OUT, PICTURE, TRAIN, Mix, Pairs
-from translator.shards import open_shards
+from translator import TranslatorError
+from translator.shards import pairs as data
+from translator.shards.pairs import HELD_OUT, PICTURE, TRAIN, Pairs
+from translator.shards.parquet import open_shards
+from translator.training.mix import Mix
 
 
 def keys(batch: data.Batch) -> list[tuple[bytes, bytes, int]]:

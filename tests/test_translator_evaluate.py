@@ -17,12 +17,13 @@ from server import Server
 from audioldm import translators
 from audioldm.errors import InputError
 from audioldm.inputs.web import download
-from translator import TranslatorError, imagehear, metrics
-from translator.data import Batch
-from translator.evaluate import evaluate_images, judge_pairs
-from translator.labelled import Picture, class_prompts, read_pictures, read_prompts
+from translator import TranslatorError
+from translator.evaluation import imagehear, metrics
+from translator.evaluation.judge import evaluate_images, judge_pairs
+from translator.evaluation.pictures import Picture, class_prompts, read_pictures, read_prompts
+from translator.evaluation.report import check_new
 from translator.model import Translator
-from translator.report import check_new
+from translator.shards.pairs import Batch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 PHOTOS = REPOSITORY.parent / "shared" / "photos"

@@ -9,8 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from translator import TranslatorError, losses, settings
+from translator import TranslatorError, settings
 from translator.settings import EIGHTEEN, Settings, parse, trainable
+from translator.training import losses
 
 
 def vectors(count: int, dim: int = 8) -> tuple[torch.Tensor, torch.Tensor]:

@@ -21,10 +21,13 @@ from pairs import CLAP, CLIP, DIM, make_rows, read_pairs, write_shard
 from PIL import Image
 from safetensors.torch import load_file
 
-from translator import TranslatorError, closed_form, data, memory, record, train
-from translator.data import Pairs
+from translator import TranslatorError
 from translator.model import load_translator
 from translator.settings import Settings, parse
+from translator.shards import pairs as data
+from translator.shards.pairs import Pairs
+from translator.training import closed_form, memory, record, train
+from translator.training.mix import Mix
 
 SHORT = {"epochs": 4, "batch": 32, "hidden": 24, "patience": 0}
 
@@ -77,13 +80,13 @@ def test_it_learns(sources: dict[str, Pairs], tmp_path: Path, name: str) -> None
     assert metrics["held_out_cosine"] > metrics["constant_cosine"] + 0.3 * (1 - metrics["constant_cosine"])
     assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
     translator = load_translator(tmp_path / f"{name}.safetensors")
-    held = data.Mix([sources[source] for source in wanted.sources]).held_out_pairs()
+    held = Mix([sources[source] for source in wanted.sources]).held_out_pairs()
     cosine = F.cosine_similarity(translator(held.clip, held.kind), held.clap).mean().item()
     assert cosine == pytest.approx(metrics["held_out_cosine"], abs=1e-5), "the figures are those of the file"
 
 
 def test_the_constant_is_the_best_single_vector(sources: dict[str, Pairs]) -> None:
-    both = data.Mix(list(sources.values()), weights=(2, 1), batch=12)
+    both = Mix(list(sources.values()), weights=(2, 1), batch=12)
     clap = [np.concatenate([b.clap for b in pairs.buffers(data.TRAIN)]).mean(0) for pairs in both.sources]
     mean = torch.tensor(2 / 3 * clap[0] + 1 / 3 * clap[1])
     held = both.held_out_pairs()

@@ -20,9 +20,9 @@ from . import TranslatorError, settings, zoo
 from .settings import EIGHTEEN, Settings
 
 if TYPE_CHECKING:
-    from .data import Batch, Pairs
-    from .evaluate import Encoders
-    from .labelled import Picture
+    from .evaluation.judge import Encoders
+    from .evaluation.pictures import Picture
+    from .shards.pairs import Batch, Pairs
 
 EPILOG = """examples:
   audioldm-translator list
@@ -179,7 +179,7 @@ def _by_name(entries: Iterable[zoo.Entry]) -> dict[str, zoo.Entry]:
 def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
     names = [name for given in args.names for name in (EIGHTEEN if given == "all" else [given])]
     fitted = [name for name in names if name in settings.CLOSED_FORM]
-    from .shards import open_shards
+    from .shards.parquet import open_shards
 
     if args.out.exists() and not args.out.is_dir():
         raise TranslatorError(f"{args.out} is a file; --out names a folder")
@@ -190,7 +190,7 @@ def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None
     if len(wanted) < len(set(names)) or any(one.centred for one in wanted):
         used = set(known)
     sources = _pairs(shards, used, 0.05 if args.held_out is None else args.held_out)
-    from . import closed_form, memory, train
+    from .training import closed_form, memory, train
 
     if wanted:
         train.train(wanted, sources, args.out, device=_device(args.device), half=args.half, report=_say)
@@ -226,7 +226,7 @@ def _weights(given: Sequence[str] | None, sources: Sequence[str]) -> tuple[float
 
 
 def _pairs(shards: Sequence[Any], wanted: set[str], held_out: float) -> dict[str, Pairs]:
-    from .data import Pairs
+    from .shards.pairs import Pairs
 
     if not 0 < held_out < 1:
         raise TranslatorError("the held-out share must lie between 0 and 1")
@@ -245,14 +245,15 @@ def _device(name: str) -> str:
 
 
 def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
-    from . import evaluate, labelled
-    from . import report as report_files
+    from .evaluation import judge
+    from .evaluation.pictures import class_prompts, read_pictures, read_prompts
+    from .evaluation.report import check_new
     from .model import load_translator
 
     if not args.images and not args.data:
         raise TranslatorError("give photographs to judge by (--images) or shards (--data), or both")
     if args.out:
-        report_files.check_new(args.out)
+        check_new(args.out)
     if args.seed < 0:
         raise TranslatorError("the seed must be a whole number from 0 on")
     model = host(args.model)
@@ -266,12 +267,12 @@ def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> N
                 "--held_out must be no more than that"
             )
     if not args.images:
-        print(evaluate.judge_pairs(held_out, translators).markdown())
+        print(judge.judge_pairs(held_out, translators).markdown())
         return
-    pictures = model.imagehear() if args.images == "imagehear" else labelled.read_pictures(args.images, args.root)
-    given = model.sounds if args.prompts == "known" else labelled.read_prompts(args.prompts) if args.prompts else None
-    report = evaluate.evaluate_images(
-        model.encoders, pictures, labelled.class_prompts(pictures, given), translators,
+    pictures = model.imagehear() if args.images == "imagehear" else read_pictures(args.images, args.root)
+    given = model.sounds if args.prompts == "known" else read_prompts(args.prompts) if args.prompts else None
+    report = judge.evaluate_images(
+        model.encoders, pictures, class_prompts(pictures, given), translators,
         default=model.default if model.default in translators else None, held_out=held_out, seed=args.seed,
     )  # fmt: skip
     print(report.markdown())
@@ -284,8 +285,8 @@ def _held_out(args: argparse.Namespace, model: Host) -> Batch:
     """The held-out pairs of all shards."""
     import torch
 
-    from .data import Batch
-    from .shards import open_shards
+    from .shards.pairs import Batch
+    from .shards.parquet import open_shards
 
     shards = open_shards(args.data)
     if (shards[0].clip_space, next((s.clap_space for s in shards if s.clap_space), None)) != tuple(model.spaces):
@@ -359,7 +360,7 @@ def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> No
 
 
 def _import(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
-    from .text_files import import_folder
+    from .shards.text_files import import_folder
 
     spaces = tuple(args.spaces) if args.spaces else host(args.model).spaces if args.model else None
     if spaces is None:

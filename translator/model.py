@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -99,6 +102,63 @@ def centred(clip: Tensor, means: Tensor | None, kind: str | Tensor) -> Tensor:
     return F.normalize(unit - means[KINDS.index(kind) if isinstance(kind, str) else kind], dim=-1)
 
 
+SHARPNESS = 4.0  # factor on the standardised cosines; chosen on photographs that judge nothing (docs/translators.md)
+
+
+class Memory(nn.Module):
+    """(B, dim) in CLIP space -> (B, dim) unit vectors in CLAP space.
+
+    Args:
+        clip: (N, dim) vectors of the captions by CLIP's text tower, any length.
+        clap: (N, dim) vectors of the same by CLAP's.
+        captions: the N captions.
+        sharpness: how much more the nearest captions count than the others.
+    """
+
+    def __init__(self, clip: Tensor, clap: Tensor, captions: Sequence[str], sharpness: float = SHARPNESS) -> None:
+        super().__init__()
+        if not clip.shape == clap.shape == (len(captions), clip.shape[-1]) or len(captions) < 2 or not clip.numel():
+            raise ValueError("a memory needs two captions or more, and both vectors of each")
+        if not math.isfinite(sharpness):
+            raise ValueError("a memory's sharpness must be a number")
+        self.register_buffer("clip", F.normalize(clip, dim=-1))
+        self.register_buffer("clap", F.normalize(clap, dim=-1))
+        self.captions, self.sharpness = list(captions), sharpness
+        self.metadata: dict[str, str] = {}
+
+    @classmethod
+    def from_state(cls, state: dict[str, Tensor], metadata: dict[str, str]) -> Memory:
+        """Raises ValueError."""
+        try:
+            captions = json.loads(metadata["captions"])
+            return cls(state["clip"], state["clap"], list(map(str, captions)), float(metadata["sharpness"]))
+        except (KeyError, TypeError) as error:
+            raise ValueError("no captions") from error
+
+    def facts(self) -> dict[str, str]:
+        """What its file's metadata must say beside the spaces."""
+        return {"captions": json.dumps(self.captions, ensure_ascii=False), "sharpness": str(self.sharpness)}
+
+    @property
+    def dim(self) -> int:
+        return self.clip.shape[1]
+
+    def weights(self, clip: Tensor) -> Tensor:
+        """(B, dim) -> (B, N), how much each caption counts; rows sum to 1."""
+        cosines = F.normalize(clip, dim=-1) @ self.clip.T
+        scores = (cosines - cosines.mean(-1, keepdim=True)) / cosines.std(-1, keepdim=True).clamp(min=1e-6)
+        return torch.softmax(self.sharpness * scores, dim=-1)
+
+    def forward(self, clip: Tensor, kind: str | Tensor = "image") -> Tensor:
+        """``kind`` makes no difference: what is the same for all captions falls out of the comparison."""
+        return F.normalize(self.weights(clip) @ self.clap, dim=-1)
+
+    def leaned_on(self, clip: Tensor, count: int = 5) -> list[tuple[str, float]]:
+        """The ``count`` captions that counted most for one vector (dim,) or (1, dim), with their weights."""
+        weights, rows = self.weights(clip.reshape(1, -1))[0].topk(min(count, len(self.captions)))
+        return [(self.captions[row], weight) for row, weight in zip(rows.tolist(), weights.tolist(), strict=True)]
+
+
 def load_translator(path: str | Path) -> nn.Module:
     """Read a translator in eval mode: safetensors, or a state dict saved by torch (the thesis's .pth files).
 
@@ -127,8 +187,6 @@ def load_translator(path: str | Path) -> nn.Module:
 
 
 def _build(state: dict[str, Tensor], metadata: dict[str, str]) -> nn.Module | None:
-    from .memory import Memory
-
     if set(state) in (TENSORS, CENTRED):
         hidden, dim = state["fc1.weight"].shape
         means = state.get("clip_means")

@@ -16,7 +16,7 @@ from .common import Parser, command
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from translator.labelled import Picture
+    from translator.evaluation.pictures import Picture
 
     from ..latent_diffusion.model import LatentDiffusion
 
@@ -55,7 +55,7 @@ class Host:
         return Encoders(self.model)
 
     def imagehear(self) -> list[Picture]:
-        from translator.imagehear import photographs
+        from translator.evaluation.imagehear import photographs
 
         from ..inputs.web import download as fetch
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from transformers import ClapModel, VisionTextDualEncoderModel
 
 from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
-from translator.shards import OK, ROW_GROUP, schema
+from translator.shards.parquet import OK, ROW_GROUP, schema
 
 from . import data, sources, texts
 from .clap import CLAP, Trainee, pooled

@@ -14,8 +14,8 @@ import argparse
 import numpy as np
 from sklearn.cluster import MiniBatchKMeans
 
-from translator.data import Pairs
-from translator.shards import open_shards
+from translator.shards.pairs import Pairs
+from translator.shards.parquet import open_shards
 
 from . import data
 

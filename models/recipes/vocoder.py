@@ -25,7 +25,7 @@ BATCH = 12
 KNOWN_SHARE = 0.6  # of the crops that come from the twenty sounds
 RESOLUTIONS = (128, 256, 512, 1024, 2048)  # FFT sizes of the reconstruction loss, hop a quarter
 CRITIC_RESOLUTIONS = (256, 512, 1024)
-MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 0.5
+MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 1.5
 CRITICS_FROM = 0.2  # of the time
 
 

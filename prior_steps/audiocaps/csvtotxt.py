@@ -16,12 +16,12 @@ import numpy as np
 
 from audioldm.errors import InputError
 from translator import TranslatorError
-from translator.shards import open_shards
-from translator.text_files import write_text_pair
+from translator.shards.parquet import open_shards
+from translator.shards.text_files import write_text_pair
 
 from .. import command
-from ..progress import Progress
-from ..write import read_shard
+from ..engine.progress import Progress
+from ..engine.write import read_shard
 
 MODULE = "prior_steps.audiocaps.csvtotxt"
 NEEDS = "after prior_steps.audiocaps.embedding"

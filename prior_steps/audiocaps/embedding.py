@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from .. import command
-from ..embed import TOWERS
-from ..readers.audiocaps import AudioCaps
+from ..engine.embed import TOWERS
+from .reader import AudioCaps
 
 MODULE = "prior_steps.audiocaps.embedding"
 

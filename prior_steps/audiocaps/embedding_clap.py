@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 
 from .. import command
-from ..complete import add_clap
-from ..run import report
+from ..engine.complete import add_clap
+from ..engine.run import report
 
 MODULE = "prior_steps.audiocaps.embedding_clap"
 NEEDS = "after prior_steps.audiocaps.embedding_clip"

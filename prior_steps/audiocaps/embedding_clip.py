@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import command
-from ..embed import CLIP
+from ..engine.embed import CLIP
 from . import embedding
 
 MODULE = "prior_steps.audiocaps.embedding_clip"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import command
-from ..readers.conceptual_captions import ConceptualCaptions
+from .reader import ConceptualCaptions
 
 MODULE = "prior_steps.conceptual_captions.embedding"
 EXAMPLE = "Validation_GCC-1.1.0-Validation.tsv --contact you@example.org --limit 1000"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Protocol
 
-from ..rows import Row
+from .rows import Row
 
 MALFORMED = "malformed"  # the status of what cannot be read as a row of its source
 TOO_LARGE = "too_large"  # of a picture in the file, as of one that is fetched

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from audioldm.errors import InputError
 
-from ..captions import CLEANING, Cleaning
-from ..rows import Row
+from .captions import CLEANING, Cleaning
+from .rows import Row
 
 HASHED = 32 << 20  # bytes; of larger files the beginning and the end are hashed, and the length
 

@@ -12,9 +12,9 @@ from typing import BinaryIO
 
 from audioldm.errors import InputError
 
-from ..rows import Row
 from . import MALFORMED
 from .files import reading
+from .rows import Row
 
 MAX_LINE = 1 << 20  # bytes; of a longer line nothing is read
 MAX_JOINED = 20  # lines of a record whose quoted fields contain line breaks

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 
 from .. import command
-from ..readers.wit import CAPTIONS, RASTER, Wit
+from .reader import CAPTIONS, RASTER, Wit
 
 MODULE = "prior_steps.wit.embedding"
 EXAMPLE = "wit_v1.train.all-1percent_sample.tsv.gz --contact you@example.org --limit 1000"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from audioldm.errors import InputError
 
-from .rows import OK
+from ..readers.rows import OK
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from .rows import OK, Row
+from ..readers.rows import OK, Row
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,10 +10,10 @@ from typing import Any
 
 import torch
 
-from . import TranslatorError
-from .data import Pairs
-from .model import save_translator, write
-from .settings import Settings
+from .. import TranslatorError
+from ..model import save_translator, write
+from ..settings import Settings
+from ..shards.pairs import Pairs
 
 
 def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:

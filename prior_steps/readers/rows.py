@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from translator.shards import OK
+from translator.shards.parquet import OK
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from . import TranslatorError
+from .. import TranslatorError
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from . import TranslatorError
-from .labelled import Picture
+from .. import TranslatorError
 from .metrics import Estimate
+from .pictures import Picture
 
 CONSTANT = "Constant there: the best single vector for all pairs."
 TABLE, RECORD, RECALL, GAP = "evaluation.md", "evaluation.json", "recall.png", "gap.png"

@@ -22,7 +22,7 @@ from typing import Any
 from audioldm.errors import InputError
 
 from .progress import Progress
-from .run import Job, Worker
+from .worker import Job, Worker
 from .write import Folder
 
 CORES = 2.0  # of a worker's model, if there are so many

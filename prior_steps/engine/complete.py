@@ -11,7 +11,7 @@ from audioldm.errors import InputError
 
 from .embed import CLAP, TOWERS, Embedded, Embedder
 from .progress import Progress
-from .run import shard_schema
+from .worker import shard_schema
 from .write import Folder, read_manifest, read_shard, shards, write_shard
 
 

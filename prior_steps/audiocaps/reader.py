@@ -10,10 +10,10 @@ from audioldm.checkpoints.download import cache_dir, download
 from audioldm.errors import InputError
 from translator.files import sha256
 
-from ..captions import CLEANING, Cleaning
-from ..rows import Row
-from .files import FileReader, Sources, find_files
-from .tables import columns_of, records
+from ..readers.captions import CLEANING, Cleaning
+from ..readers.files import FileReader, Sources, find_files
+from ..readers.rows import Row
+from ..readers.tables import columns_of, records
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 # The paper's files, at the last commit that touched them; dataset2.0/ in the same repository is another collection.

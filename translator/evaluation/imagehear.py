@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from . import TranslatorError
-from .labelled import Picture, is_picture, label_of
+from .. import TranslatorError
+from .pictures import Picture, is_picture, label_of
 
 _AT = "RoySheffer/im2wav", "Data/ImageHear", "ee1ba8d3b4dea9f95626fdae71e061c4cdf50d8d"  # a commit: it cannot change
 LISTING = "https://api.github.com/repos/{}/contents/{}?ref={}".format(*_AT)
@@ -34,7 +34,7 @@ def photographs(
 
     Raises TranslatorError: something cannot be fetched (the next call goes on from there), or is not what was listed.
     """
-    from .model import write
+    from ..model import write
 
     cache = Path(cache)
     try:

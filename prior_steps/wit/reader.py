@@ -16,11 +16,11 @@ from typing import Any
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
 
-from ..captions import CLEANING, Cleaning
-from ..rows import Row
-from . import MALFORMED, TOO_LARGE
-from .files import FileReader, Sources, find_files, split_of
-from .tables import columns_of, records
+from ..readers import MALFORMED, TOO_LARGE
+from ..readers.captions import CLEANING, Cleaning
+from ..readers.files import FileReader, Sources, find_files, split_of
+from ..readers.rows import Row
+from ..readers.tables import columns_of, records
 
 OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"  # statuses
 CAPTIONS = ("caption_reference_description", "caption_alt_text_description")

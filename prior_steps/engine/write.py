@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from audioldm.errors import InputError
-from translator.shards import OK, ROW_GROUP
+from translator.shards.parquet import OK, ROW_GROUP
 
+from ..readers.rows import Row
 from .embed import TOWERS, Embedded
-from .rows import Row
 
 if TYPE_CHECKING:
     import numpy as np

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError, closed_form, losses, record
-from .data import Batch, Mix, Pairs
-from .model import Translator, centred, write
-from .settings import Settings
+from .. import TranslatorError
+from ..model import Translator, centred, write
+from ..settings import Settings
+from ..shards.pairs import Batch, Pairs
+from . import closed_form, losses, record
+from .mix import Mix
 
 Report = Callable[[str], None]
 TURN = 32  # batches that a job takes before another one has its turn

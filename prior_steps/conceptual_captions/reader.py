@@ -16,11 +16,11 @@ from typing import Any
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
 
-from ..captions import CLEANING, Cleaning
-from ..rows import Row
-from . import MALFORMED, TOO_LARGE
-from .files import FileReader, Sources, find_files, reading, split_of
-from .tables import records
+from ..readers import MALFORMED, TOO_LARGE
+from ..readers.captions import CLEANING, Cleaning
+from ..readers.files import FileReader, Sources, find_files, reading, split_of
+from ..readers.rows import Row
+from ..readers.tables import records
 
 TABLES, TARS = (".tsv", ".tsv.gz"), (".tar", ".tar.gz")
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif")

@@ -15,9 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError, record
-from .data import TRAIN, Batch, Mix, Pairs
-from .model import KINDS, LinearTranslator, centred
+from .. import TranslatorError
+from ..model import KINDS, LinearTranslator, centred
+from ..shards.pairs import TRAIN, Batch, Pairs
+from . import record
+from .mix import Mix
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of ridge, times the mean square of x; the held-out pairs choose
 

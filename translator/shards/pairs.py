@@ -7,9 +7,7 @@ ids, in two shards or in two sources never stand on both sides.
 from __future__ import annotations
 
 import hashlib
-import math
 import tempfile
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -20,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import TranslatorError
-from .model import KINDS
-from .shards import OK, Shard
+from .. import TranslatorError
+from ..model import KINDS
+from .parquet import OK, Shard
 
 BUFFER = 16_384  # rows in hand to draw from, 67 MB; as many again are read meanwhile
 HELD_OUT_ROWS = 8_192  # of the held-out pairs of a source, so many judge
@@ -117,7 +115,7 @@ class Pairs:
         if sum(self._count(number, marks) for number in range(len(self._groups))) <= BUFFER:  # few enough to stay
             if marks not in self._kept:
                 self._kept[marks] = self._load(range(len(self._groups)), marks)
-            yield self._kept[marks] if order is None else _shuffled(self._kept[marks], order)
+            yield self._kept[marks] if order is None else shuffled(self._kept[marks], order)
             return
         lots = self._lots(marks, order)
         with ThreadPoolExecutor(1) as reader:
@@ -208,79 +206,6 @@ class Pairs:
         return Batch(*(column[:HELD_OUT_ROWS] for column in self._load(numbers, (HELD_OUT,))))
 
 
-class Mix:
-    """Batches from one or several sources, each with its share of every batch.
-
-    An epoch has as many batches as all training pairs fill; of several sources the smaller ones come round again.
-    """
-
-    def __init__(self, sources: Sequence[Pairs], weights: Sequence[float] = (), batch: int = 64, seed: int = 0) -> None:
-        weights = list(weights) or [1.0] * len(sources)
-        if len(weights) != len(sources) or not all(math.isfinite(w) and w > 0 for w in weights):
-            raise TranslatorError(f"give {len(sources)} weights above 0, one for each of the sources")
-        for pairs in sources:
-            pairs.require()
-        self.sources, self.batch, self.seed = list(sources), batch, seed
-        self.weights = tuple(w / sum(weights) for w in weights)
-        ends = np.round(np.cumsum([0, *self.weights]) * batch).astype(int)
-        self.counts = np.diff(ends).tolist()
-        if min(self.counts) < 1:
-            raise TranslatorError(
-                f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}"
-            )
-
-    @property
-    def pairs(self) -> int:
-        """Training pairs of all sources."""
-        return sum(pairs.train for pairs in self.sources)
-
-    def __len__(self) -> int:
-        """Batches in an epoch."""
-        return math.ceil(self.pairs / self.batch)
-
-    def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch, the same for the same number and seed."""
-        if len(self.sources) == 1:
-            stream, left = _Stream(self.sources[0], self.seed, number), self.pairs
-            while left > 0:
-                yield stream.take(min(self.batch, left))
-                left -= self.batch
-            return
-        streams = [_Stream(pairs, self.seed, number) for pairs in self.sources]
-        for _ in range(len(self)):
-            parts = [stream.take(count) for stream, count in zip(streams, self.counts, strict=True)]
-            yield Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-    def held_out_pairs(self) -> Batch:
-        """Held-out pairs of all sources, mixed up so that every part of them is like the whole."""
-        parts = [pairs.held_out_pairs() for pairs in self.sources]
-        both = Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-        return _shuffled(both, np.random.default_rng(0))
-
-
-class _Stream:
-    """Training pairs of one source without end, in an order that epoch and seed decide."""
-
-    def __init__(self, pairs: Pairs, seed: int, epoch: int) -> None:
-        order = np.random.default_rng((seed, epoch, zlib.crc32(pairs.source.encode())))
-        self._buffers, self._in_hand, self._at = self._endless(pairs, order), None, 0
-
-    @staticmethod  # a generator that holds its own holder outlives the epoch, with all its rows
-    def _endless(pairs: Pairs, order: np.random.Generator) -> Iterator[Batch]:
-        while True:
-            yield from pairs.buffers(TRAIN, order=order)
-
-    def take(self, count: int) -> Batch:
-        parts = []
-        while count:
-            if self._in_hand is None or self._at == len(self._in_hand.clip):
-                self._in_hand, self._at = next(self._buffers), 0
-            end = min(self._at + count, len(self._in_hand.clip))
-            parts.append(Batch(*(column[self._at : end] for column in self._in_hand)))
-            count, self._at = count - (end - self._at), end
-        return parts[0] if len(parts) == 1 else Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
-
-
 def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")
 
@@ -312,6 +237,6 @@ def _vectors(table, name: str, shard: Shard) -> np.ndarray:
     return vectors
 
 
-def _shuffled(batch: Batch, order: np.random.Generator) -> Batch:
+def shuffled(batch: Batch, order: np.random.Generator) -> Batch:
     rows = torch.from_numpy(order.permutation(len(batch.clip)))
     return Batch(*(column[rows] for column in batch))

@@ -29,9 +29,9 @@ from audioldm.errors import InputError
 from audioldm.inputs.images import check_header
 from audioldm.inputs.web import LIMITS, DownloadError, Limits, download, label
 
+from ..readers.rows import OK, Row
 from .cache import Answer, Cache
 from .embed import picture_status
-from .rows import OK, Row
 
 NOAI = "noai"  # a status; the others are DownloadError's and picture_status's
 FINAL = (NOAI, "not_an_image", "unusable_image", "damaged_image", "too_large", "redirects")  # and http_4xx, but for
@@ -64,7 +64,7 @@ class Settings:
     patience_s: float = 120.0  # the longest pause that a server may ask for; then it is left for the next run
     honour_noai: bool = True
     limits: Limits = LIMITS
-    allow_private: bool | None = None  # None: as the environment says, see audioldm.fetch.download
+    allow_private: bool | None = None  # None: as the environment says, see audioldm.inputs.web.download
 
     def __post_init__(self) -> None:
         if self.contact is not None and not re.fullmatch(r"[!-~]+@[!-~]+|https?://[!-~]+", self.contact):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from . import TranslatorError
+from .. import TranslatorError
 
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
 WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around and behind the numbers: device=…, dtype=…
@@ -85,7 +85,7 @@ def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: s
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from .shards import OK, ROW_GROUP, schema
+    from .parquet import OK, ROW_GROUP, schema
 
     if out.exists():
         raise TranslatorError(f"{out} is there already")

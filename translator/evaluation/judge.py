@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from . import TranslatorError, metrics
-from .labelled import Picture
+from .. import TranslatorError
+from . import metrics
+from .pictures import Picture
 from .report import Control, HeldOut, Judged, Place, Plane, Ranking, Report, Skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .data import Batch
+    from ..shards.pairs import Batch
 
 KS = (1, 5)
 BATCH = 1024  # vectors that are translated at once: memory compares each with all of its captions
@@ -235,7 +236,7 @@ def judge_pairs(pairs: Batch, translators: Mapping[str, Translate]) -> HeldOut:
 
     Raises TranslatorError: no pairs, vectors that are not numbers or of no length.
     """
-    from .model import KINDS
+    from ..model import KINDS
 
     if not len(pairs.clip):
         raise TranslatorError("there are no held-out pairs")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import TranslatorError
+from .. import TranslatorError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 SOURCES, LABELS = ("file", "image", "url"), ("label", "sound")  # names of columns; the first that is not blank counts

@@ -1,0 +1,1 @@
+"""Judge translators by photographs whose class is known."""

@@ -1,0 +1,55 @@
+"""Translation without training: which captions does CLIP see in this picture? Their CLAP vectors, averaged.
+
+A bank of captions is embedded by CLIP's and by CLAP's text tower. A picture's CLIP vector is compared with all captions
+in CLIP space, and the CLAP vectors of those it is near to are averaged by how near it is. So it works for any two
+spaces at once, and can say which captions it leaned on. The idea is DeCap's projection onto a memory of texts (Li et
+al., ICLR 2023, arXiv 2303.03032), whose fixed temperature of 1/150 fits CLIP's narrow cosines only: here they are
+brought to zero mean and unit deviation over the bank first.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from .. import TranslatorError, zoo
+from ..model import Memory
+from . import record
+
+if TYPE_CHECKING:
+    from ..shards.pairs import Pairs
+
+def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
+    """A memory of ``size`` different captions of the training pairs (of captions, not of pictures), drawn by ``seed``.
+
+    Raises TranslatorError if there are fewer than two.
+    """
+    kept: dict[int, tuple[str, Tensor, Tensor]] = {}  # by a hash, of which the smallest stay
+    for pairs in sources:
+        for words, batch in pairs.captions():
+            for row in range(len(words)):
+                if batch.kind[row] == 0 and words[row].strip():
+                    key = zlib.crc32(f"{seed} {words[row].casefold()}".encode())
+                    kept.setdefault(key, (words[row], batch.clip[row].clone(), batch.clap[row].clone()))
+            kept = dict(sorted(kept.items())[: max(size, 0)])
+    if len(kept) < 2:
+        raise TranslatorError("a memory needs two different captions or more, embedded by CLIP's text tower")
+    captions, clip, clap = zip(*kept.values(), strict=True)
+    return Memory(torch.stack(clip), torch.stack(clap), captions)
+
+
+def keep(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
+    """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises as closed_form.make."""
+    made = {**record.data_facts(sources), "captions": size, "seed": seed}
+    path = out / "memory.safetensors"
+    if record.there(path, made):
+        return path
+    kept = draw(list(sources.values()), size, seed)
+    if len(kept.facts()["captions"].encode()) > zoo.MAX_HEADER // 2:  # the quotes in it are written as two signs
+        raise TranslatorError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
+    return record.save(kept, "memory", "memory", made, out, half=False, more=kept.facts())
