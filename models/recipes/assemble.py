@@ -12,7 +12,7 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from audioldm.checkpoints.registry import ModelFolder
+from audioldm.checkpoints.layout import ModelFolder
 from audioldm.clap.encoders import CLAPAudioEmbeddingClassifierFreev2
 
 from . import data, texts

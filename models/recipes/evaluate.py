@@ -20,8 +20,11 @@ import torch
 from torch import Tensor
 
 from audioldm.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel, mel_filters, read_wave, write_wave
+from audioldm.conditioning import condition
+from audioldm.generation import generate
+from audioldm.inputs.prompt import read_prompt
 from audioldm.options import GenerateOptions
-from audioldm.pipeline import build_model, condition, generate, read_prompt
+from audioldm.pipeline import build_model
 
 from . import data, listener
 from .clip import held_out_photos

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
-from audioldm.fetch import LIMITS, too_many_bytes
+from audioldm.inputs.web import LIMITS, too_many_bytes
 
 from ..readers import MALFORMED, TOO_LARGE
 from ..readers.captions import CLEANING, Cleaning
