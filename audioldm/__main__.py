@@ -1,5 +1,5 @@
 import sys
 
-from audioldm.cli import main
+from audioldm.commands.generate import main
 
 sys.exit(main())

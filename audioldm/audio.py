@@ -16,8 +16,9 @@ import soundfile
 import torch
 from torch import Tensor
 
+from translator.files import write_new
+
 from .errors import InputError
-from .files import write_new
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 1024  # samples, also the Hann window's length: 64 ms

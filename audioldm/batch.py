@@ -22,20 +22,23 @@ from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from . import conditioning, lists, output, pipeline
+from translator.files import sha256
+
+from . import conditioning, generation, translators
 from .errors import InputError
-from .files import sha256
-from .manifest import FIELDS, Manifest
-from .prompts import kind_of
+from .inputs import rows
+from .inputs.prompt import Prompt, kind_of, read_prompt
+from .inputs.vector import SUFFIX
+from .outputs import record
+from .outputs.destination import Destination
+from .outputs.manifest import FIELDS, Manifest
 
 if TYPE_CHECKING:
-    from .conditioning import Prompt
-    from .editing import Original
-    from .latent_diffusion import LatentDiffusion
-    from .lists import Row
+    from .inputs.rows import Row
+    from .inputs.sounds import Original
+    from .latent_diffusion.model import LatentDiffusion
     from .options import GenerateOptions
 
-is_list = lists.is_list
 log = logging.getLogger("audioldm")
 
 
@@ -59,14 +62,14 @@ def run(
     Raises InputError: the list as a whole is bad, the folder cannot be written or is another run's, or the model is
     damaged. What is wrong with a row is a failed row.
     """
-    rows = lists.read(source)
-    first = next(rows)  # what is wrong with the list is said before a folder is made
+    listed = rows.read(source)
+    first = next(listed)  # what is wrong with the list is said before a folder is made
     with Manifest(folder) as manifest:
         announce()
         batch = Batch(model, options, translator, manifest, negative, original)
         try:
             with _Screen(source) as screen:
-                for row in itertools.chain([first], rows):
+                for row in itertools.chain([first], listed):
                     screen.show(batch.do(row), manifest.folder)
         except KeyboardInterrupt:
             if batch.count:
@@ -92,7 +95,7 @@ class Batch:
         self.negative, self.original = negative, original
         self.count: Counter[str] = Counter()  # rows: ok, failed, skipped, with a warning
         self._hash = lru_cache(maxsize=None)(sha256)  # of translators, which are few
-        self._encode_negative = lru_cache(maxsize=1)(partial(pipeline.encode_prompt, model, negative))
+        self._encode_negative = lru_cache(maxsize=1)(partial(conditioning.encode_prompt, model, negative))
 
     def do(self, row: Row) -> dict[str, Any] | None:
         """Make a row's sounds and return its line of the manifest, or None if they are there already.
@@ -101,7 +104,7 @@ class Batch:
         model is damaged, and OSError if the manifest cannot be written.
         """
         began = time.perf_counter()
-        told = output.told(pipeline.Prompt("image", row.prompt, None))
+        told = record.told(Prompt("image", row.prompt, None))
         entry = {**dict.fromkeys(FIELDS), "id": row.id, "prompt": told, "model": self.model.folder.name}
         try:
             options, translator = self._check(row, entry)
@@ -134,9 +137,9 @@ class Batch:
         conditioning.check_negative(self.negative, options.guidance_scale)
         prompt, name, kind, translator_hash = row.prompt.strip(), row.name, kind_of(row.prompt), None
         path = os.path.expanduser(prompt)
-        seen = kind == "image" and not prompt.lower().endswith(conditioning.VECTOR_SUFFIX)
+        seen = kind == "image" and not prompt.lower().endswith(SUFFIX)
         if seen or (self.negative is not None and self.negative.kind == "image"):
-            found = self.model.find_translator(translator)
+            found = translators.find(self.model, translator)
             translator_hash = self._hash(found.path)
             entry["translator"] = found.name
         if kind == "image" and os.path.isfile(path):
@@ -150,23 +153,23 @@ class Batch:
     @cached_property
     def _shared(self) -> list[Any]:
         """What is in the keys of all rows."""
-        negative = None if self.negative is None else output.content_hash(self.negative)
+        negative = None if self.negative is None else record.content_hash(self.negative)
         original = None if self.original is None else self.original.sha256
         return [self.model.sha256, negative, original]
 
     def _make(self, row: Row, options: GenerateOptions, translator: str | None, paths: list[Path]) -> None:
         """Make and write a row's sounds, as a run of its own would; ``paths`` grows by each wav."""
         began = time.perf_counter()
-        prompt = pipeline.read_prompt(row.prompt)
-        vector = pipeline.condition(self.model, prompt, translator)
+        prompt = read_prompt(row.prompt)
+        vector = conditioning.condition(self.model, prompt, translator)
         negative = None if self.negative is None else self._encode_negative(translator)
-        record = output.make_record(
+        facts = record.make_record(
             self.model, prompt, translator, options, negative=self.negative, original=self.original
         )
-        destination = output.Destination(self.manifest.folder, row.stem, count=options.batchsize)
-        for sound in pipeline.generate(self.model, vector, options, negative=negative, original=self.original):
-            sound_record = output.sound_record(sound, time.perf_counter() - began)
-            paths.append(destination.write(sound.item, sound.wave, {**record, **sound_record}))
+        destination = Destination(self.manifest.folder, row.stem, count=options.batchsize)
+        for sound in generation.generate(self.model, vector, options, negative=negative, original=self.original):
+            sound_record = record.sound_record(sound, time.perf_counter() - began)
+            paths.append(destination.write(sound.item, sound.wave, {**facts, **sound_record}))
 
     def _finish(self, entry: dict[str, Any], began: float, error: Exception | None = None) -> dict[str, Any]:
         if error is not None and os.environ.get("AUDIOLDM_DEBUG") == "1":
@@ -194,7 +197,7 @@ class _Screen:
             from tqdm import tqdm
 
             with _warnings():  # told already
-                total = sum(1 for _ in lists.read(source))
+                total = sum(1 for _ in rows.read(source))
             self._bar = tqdm(total=total, unit="row", file=sys.stderr, leave=False, dynamic_ncols=True)
 
     def __enter__(self) -> _Screen:

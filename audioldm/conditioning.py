@@ -1,4 +1,4 @@
-"""From prompts to the condition: 1 check, 2 condition. Words, pictures, sounds and saved vectors end as one vector.
+"""From prompts to the condition. Words, pictures, sounds and saved vectors end as one vector.
 
 Torch is imported where it is needed, so that a bad prompt is refused before that takes its seconds.
 """
@@ -7,86 +7,22 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Sequence
-from dataclasses import dataclass
-from os import PathLike
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from . import embedding
+from . import translators
+from .checkpoints.layout import text_only
 from .errors import InputError
-from .latent_diffusion import LatentDiffusion
-from .options import MAX_DURATION
+from .inputs.prompt import Prompt, read_prompt
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from torch import Tensor
 
     from translator.model import Memory
 
-VECTOR_SUFFIX = embedding.SUFFIX
-MAX_PROMPTS = 64
+    from .latent_diffusion.model import LatentDiffusion
 
 log = logging.getLogger("audioldm")
-
-
-@dataclass(frozen=True)
-class Prompt:
-    """What to make a sound of, read and found good."""
-
-    kind: Literal["text", "image", "audio", "vector"]
-    source: str  # as the user gave it: words, URL, file name …
-    content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
-
-
-def read_prompt(
-    prompt: str | PathLike[str] | Image | None = None, audio_file: str | Path | None = None
-) -> Prompt:
-    """Read a prompt: words, an image (URL, file, data URI, PIL image) or a saved vector (.npy), or else a sound file.
-
-    A path (not a str) is that of an image or a vector, whatever it looks like. Of a sound, the first ten minutes
-    count. Raises InputError.
-    """
-    if (prompt is None) == (audio_file is None):
-        raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
-    if audio_file is not None:
-        from .audio import read_wave
-
-        return Prompt("audio", str(audio_file), read_wave(audio_file, MAX_DURATION))
-    if isinstance(prompt, str | PathLike) and _is_vector(prompt):
-        path = str(prompt).strip()
-        return Prompt("vector", path, embedding.read_vector(path))
-    if isinstance(prompt, PathLike):
-        from .images import load_image
-
-        return Prompt("image", str(prompt), load_image(str(prompt)))
-    if not isinstance(prompt, str):
-        from .images import to_rgb
-
-        return Prompt("image", "image", to_rgb(prompt))
-    from .prompts import kind_of
-
-    if kind_of(prompt) == "text":
-        # A terminal may hand over bytes that are no UTF-8, which Python keeps as lone surrogates.
-        words = prompt.strip().encode(errors="replace").decode()
-        return Prompt("text", words, words)
-    from .images import load_image
-
-    return Prompt("image", prompt.strip(), load_image(prompt))
-
-
-def read_prompts(texts: Any, audio_file: str | Path | None = None) -> tuple[Prompt, ...]:
-    """Read one prompt or a list of them, and the sound file after them, if any. Raises InputError."""
-    texts = [] if texts is None else list(texts) if isinstance(texts, list | tuple) else [texts]
-    if len(texts) + (audio_file is not None) > MAX_PROMPTS:
-        raise InputError(f"at most {MAX_PROMPTS} prompts can be mixed")
-    prompts = [read_prompt(text) for text in texts]
-    if audio_file is not None:
-        prompts.append(read_prompt(audio_file=audio_file))
-    if not prompts:
-        raise InputError("give a prompt: a text or an image (-t), or a sound file (-f)")
-    return tuple(prompts)
 
 
 def read_negative(negative_prompt: Any, guidance_scale: float) -> Prompt | None:
@@ -100,11 +36,6 @@ def check_negative(negative: Prompt | None, guidance_scale: float) -> None:
     """Raises InputError if nothing would come of the negative prompt."""
     if negative is not None and guidance_scale == 1:
         raise InputError("a negative prompt needs a guidance scale above 1 (-gs), which leads away from it")
-
-
-def _is_vector(prompt: str | PathLike[str]) -> bool:
-    name = os.fspath(prompt)
-    return isinstance(name, str) and name.strip().lower().endswith(VECTOR_SUFFIX) and "://" not in name
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
@@ -132,10 +63,8 @@ def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator:
     """See whether ``model`` can encode the prompts: translator, audio tower, dimension. Raises InputError."""
     for prompt in prompts:
         if prompt.kind == "image":
-            model.translator(translator)
+            translators.load(model, translator)
         elif prompt.kind == "audio" and not model.clap.hears:
-            from .checkpoints.hub import text_only
-
             raise InputError(text_only(model.folder))
         elif prompt.kind == "vector":
             if len(prompt.content) != model.dimension:
@@ -152,7 +81,7 @@ def encode_prompt(model: LatentDiffusion, prompt: Prompt, translator: str | None
     """
     check_prompts(model, [prompt], translator)
     if prompt.kind == "image":
-        found = model.translator(translator)
+        found = translators.load(model, translator)
         if hasattr(found, "leaned_on"):
             return _remembered(model, prompt, found)
         return model.image_encoder([prompt.content], found)

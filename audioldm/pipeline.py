@@ -1,228 +1,32 @@
-"""The verbs: 1 check, 2 condition, 3 denoise, 4 decode, 5 rank; and the functions that string them together.
+"""Sounds from Python, with upstream's names and signatures; what is ours follows as keywords.
 
-    prompts ─ check ─► Prompt ─ condition ─► (1, 512) ─ denoise ─► latents ─ decode ─► waves ─ rank ─► Sound
-
-The first two are in conditioning.py; what begins with a sound of the user's is in editing.py.
-Torch is imported where it is needed, so that a bad prompt or option is refused before that takes its seconds.
+    prompts ─ read ─► Prompt ─ condition ─► (1, 512) ─ generate ─► Sound
 """
 
 from __future__ import annotations
 
-import dataclasses
-import logging
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checkpoints import registry
-from .conditioning import (
-    Prompt,
-    check_negative,
-    check_prompts,
-    check_weights,
-    condition,
-    condition_all,
-    encode_prompt,
-    read_negative,
-    read_prompt,
-    read_prompts,
-)
-from .editing import Original, Source, inpaint, prepare, put_back, read_original, tame, transfer
+from . import registry
+from .conditioning import check_weights, condition_all, encode_prompt, read_negative
 from .errors import InputError
-from .latent_diffusion import LatentDiffusion
+from .generation import generate
+from .inputs.prompt import Prompt, kind_of, read_prompts
+from .inputs.sounds import Original, read_original
+from .latent_diffusion.model import LatentDiffusion
 from .options import GenerateOptions
 
 if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
+    from PIL.Image import Image
 
-__all__ = [
-    "Prompt", "Sound", "begin", "build_model", "check_negative", "check_prompts", "check_weights", "condition",
-    "condition_all", "decode", "denoise", "encode_prompt", "generate", "noise_seed", "rank", "read_negative",
-    "read_original", "read_prompt", "read_prompts",
-]  # fmt: skip
-UPSTREAM = ("text_to_audio", "image_to_audio", "style_transfer", "super_resolution_and_inpainting")  # in functions.py
+    What = str | PathLike[str] | Image  # a prompt: words, an image, a saved vector
 
-log = logging.getLogger("audioldm")
-
-
-@dataclass(frozen=True)
-class Sound:
-    """One result: ``wave`` float32 (N,) in [-0.99, 0.99] at 16 kHz, and what it takes to make it again."""
-
-    wave: np.ndarray
-    item: int  # which of the batch, from 0
-    candidate: int  # which of the item's candidates was kept, from 0
-    noise_seed: int  # as the seed of a run with one sound and one candidate, it gives this wave
-    similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
-
-
-# 3. denoise
-
-
-def noise_seed(seed: int, item: int, candidate: int) -> int:
-    """The seed of one sound's own generator; for item 0, candidate 0 it is ``seed`` itself.
-
-    Derived seeds are below 2**53, which every reader of JSON keeps.
-    """
-    if item == candidate == 0:
-        return int(seed)
-    bits = np.random.SeedSequence((seed, item, candidate)).generate_state(1, np.uint64)[0]
-    return int(bits) >> 11
-
-
-def begin(seed: int) -> torch.Generator:
-    """The generator of one sound's noise, where upstream's has come to when it draws the first noise of one text.
-
-    Upstream encodes a silence of 10 s for nothing, which draws the noise of its latents, and then draws a number
-    for each of two copies of the prompt, to leave it out by chance. None of that is done here, but drawn, so that
-    the same seed gives upstream's own sound (with --sampler ddim, one sound and one candidate).
-    """
-    import torch
-
-    generator = torch.Generator("cpu").manual_seed(seed)
-    torch.randn(1, 8, 256, 16, generator=generator)
-    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
-    return generator
-
-
-def denoise(
-    model: LatentDiffusion,
-    vector: Tensor,
-    options: GenerateOptions,
-    seed: int,
-    on_step: Callable[[], None] | None = None,
-    negative: Tensor | None = None,
-) -> Tensor:
-    """Latents (1, C, T, F) for the condition ``vector`` (1, 512), with all noise drawn from ``seed``.
-
-    ``negative`` (1, 512): the condition to go away from, in place of the empty text's.
-    """
-    from .decoding import latent_shape, window
-    from .sampling import denoise as run
-    from .sampling import draw, make_scheduler
-
-    generator = begin(seed)
-    noise = draw(latent_shape(model, options.duration), generator).to(model.device)
-    scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
-    latents = run(
-        model.unet,
-        scheduler,
-        noise,
-        vector,
-        _unconditional(model, vector, options, negative),
-        options.guidance_scale,
-        generator,
-        on_step=on_step,
-        window=window(model),
-    )
-    return tame(latents)
-
-
-def _unconditional(
-    model: LatentDiffusion, vector: Tensor, options: GenerateOptions, negative: Tensor | None
-) -> Tensor:
-    """What guidance leads away from; without guidance nothing, and nothing is read for it."""
-    if options.guidance_scale == 1:
-        return vector
-    return model.unconditional if negative is None else negative
-
-
-# 4. decode
-
-
-def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarray:
-    """Latents (1, C, T, F) -> float32 (N,), exactly ``round(duration * 16000)`` samples, within ±0.99."""
-    from .decoding import finish, to_mel, vocode
-
-    return finish(vocode(model, to_mel(model, latents)), duration)
-
-
-# 5. rank
-
-
-def rank(model: LatentDiffusion, waves: list[np.ndarray], vector: Tensor) -> list[float]:
-    """Cosine of each wave's CLAP vector with the condition (1, 512): how well it is what was asked for."""
-    return (model.clap.encode_audio(waves) @ vector[0]).cpu().tolist()
-
-
-# Strung together
-
-
-def generate(
-    model: LatentDiffusion,
-    vector: Tensor,
-    options: GenerateOptions,
-    on_step: Callable[[], None] | None = None,
-    *,
-    negative: Tensor | None = None,
-    original: Original | None = None,
-) -> Iterator[Sound]:
-    """Sounds for the condition ``vector`` (1, 512), one after the other as they are made.
-
-    Each sound and each candidate is denoised on its own, not as a batch: batched matrix products round
-    differently, and the same seed shall give the same bytes in any company; on a CPU a batch would gain no
-    time. ``on_step`` is called options.steps_run * batchsize * n_candidates times. ``negative`` (1, 512): the
-    condition to go away from. ``original``: the sound that every mode but generation begins with, by read_original.
-    """
-    options.check()
-    if options.edits and original is None:
-        raise InputError(f"--mode {options.mode} begins with a sound: give its file with -f")
-    options = _heard(model, options)
-    source = prepare(model, original, options) if options.edits else None
-    for item in range(options.batchsize):
-        seeds = [noise_seed(options.seed, item, candidate) for candidate in range(options.n_candidates)]
-        waves = []
-        for seed in seeds:
-            last = item == options.batchsize - 1 and seed == seeds[-1]
-            waves.append(_make(model, vector, options, seed, on_step, negative, source, last and model.frugal))
-        similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
-        best = int(np.argmax(similarities)) if len(waves) > 1 else 0
-        yield Sound(waves[best], item, best, seeds[best], similarities[best])
-
-
-def _heard(model: LatentDiffusion, options: GenerateOptions) -> GenerateOptions:
-    """One candidate instead of several where the model cannot hear which is the best, with a warning."""
-    if options.n_candidates == 1 or model.clap.hears:
-        return options
-    from .checkpoints.hub import text_only
-
-    log.warning("one candidate is made: %s", text_only(model.folder))
-    return dataclasses.replace(options, n_candidates=1)
-
-
-def _make(
-    model: LatentDiffusion,
-    vector: Tensor,
-    options: GenerateOptions,
-    seed: int,
-    on_step: Callable[[], None] | None,
-    negative: Tensor | None,
-    source: Source | None,
-    last: bool,
-) -> np.ndarray:
-    """One wave, float32 (N,). A transfer of strength 1 is a generation: of the sound only its length is left.
-
-    ``last``: the UNet is not needed again, and need not be in memory beside the decoder and the vocoder.
-    """
-    unconditional = _unconditional(model, vector, options, negative)
-    if source is None or (options.mode == "transfer" and options.steps_run == options.ddim_steps):
-        latents = denoise(model, vector, options, seed, on_step, negative)
-    elif options.mode == "transfer":
-        latents = transfer(model, vector, unconditional, options, seed, source, on_step)
-    else:
-        from .decoding import finish, vocode
-
-        mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
-        if last:
-            model.release("unet")
-        return finish(put_back(source, vocode(model, mel)), options.duration, keep_level=True)
-    if last:
-        model.release("unet")
-    return decode(model, latents, options.duration)
+__all__ = ["build_model", "image_to_audio", "style_transfer", "super_resolution_and_inpainting", "text_to_audio"]
 
 
 def build_model(
@@ -242,9 +46,165 @@ def build_model(
     return LatentDiffusion(folder, "auto" if device is None else device)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in UPSTREAM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import functions
+def text_to_audio(
+    latent_diffusion: LatentDiffusion,
+    text: What | Sequence[What] | None,
+    original_audio_file_path: str | Path | None = None,
+    seed: int = 42,
+    ddim_steps: int | None = None,
+    duration: float | None = None,
+    batchsize: int = 1,
+    guidance_scale: float | None = None,
+    n_candidate_gen_per_text: int | None = None,
+    config: None = None,
+    *,
+    sampler: str | None = None,
+    translator: str | None = None,
+    weights: Sequence[float] | None = None,
+    negative_prompt: What | None = None,
+) -> np.ndarray:
+    """Prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
 
-    return getattr(functions, name)
+    ``text`` may also be an image (URL, file, data URI, path, PIL image) or a saved vector (.npy), as ``-t`` of the
+    command line may, or a list of such; with ``original_audio_file_path``, sounds like that one, alone (text None or
+    "") or mixed with the others. ``weights``: one for each prompt, the sound's last. ``negative_prompt``: what it
+    shall not sound like. Units and ranges of the rest are those of GenerateOptions; None is the model's default.
+    Raises InputError.
+    """
+    _no_config(config)
+    no_text = isinstance(text, str) and not text and original_audio_file_path is not None
+    prompts = read_prompts(None if no_text else text, original_audio_file_path)
+    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt)
+
+
+def image_to_audio(
+    latent_diffusion: LatentDiffusion,
+    image: str | PathLike[str] | Image,
+    translator: str | None = None,
+    **options: Any,
+) -> np.ndarray:
+    """An image (PIL image, URL, file, data URI) -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    ``translator``: name or file; None is the model's default. ``options`` are text_to_audio's.
+    Raises InputError.
+    """
+    if isinstance(image, str) and kind_of(image) != "image":
+        raise InputError("the image must be a URL, a file, a data URI or a PIL image, not words")
+    return text_to_audio(latent_diffusion, image, translator=translator, **options)
+
+
+def style_transfer(
+    latent_diffusion: LatentDiffusion,
+    text: What | Sequence[What],
+    original_audio_file_path: str | Path,
+    transfer_strength: float,
+    seed: int = 42,
+    duration: float | None = None,
+    batchsize: int = 1,
+    guidance_scale: float | None = None,
+    ddim_steps: int | None = None,
+    config: None = None,
+    *,
+    n_candidate_gen_per_text: int | None = None,
+    sampler: str | None = None,
+    translator: str | None = None,
+    weights: Sequence[float] | None = None,
+    negative_prompt: What | None = None,
+) -> np.ndarray:
+    """A sound file made over for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    ``transfer_strength``: from 0, the sound as it is but for having been through the VAE and the vocoder, to 1,
+    nothing left of it. ``duration`` None: the file's own. The file may be of any rate, format and length; what is
+    longer than ``duration`` is cut. The rest is text_to_audio's. Raises InputError.
+    """
+    _no_config(config)
+    original = read_original(original_audio_file_path, "transfer", duration)
+    prompts = read_prompts(text)
+    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    given = {"duration": original.duration, **_without_none(given)}
+    given |= {"mode": "transfer", "transfer_strength": transfer_strength}
+    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
+
+
+def super_resolution_and_inpainting(
+    latent_diffusion: LatentDiffusion,
+    text: What | Sequence[What],
+    original_audio_file_path: str | Path | None = None,
+    seed: int = 42,
+    ddim_steps: int | None = None,
+    duration: float | None = None,
+    batchsize: int = 1,
+    guidance_scale: float | None = None,
+    n_candidate_gen_per_text: int | None = None,
+    time_mask_ratio_start_and_end: tuple[float, float] = (0.10, 0.15),
+    freq_mask_ratio_start_and_end: tuple[float, float] = (1.0, 1.0),
+    config: None = None,
+    *,
+    sampler: str | None = None,
+    translator: str | None = None,
+    weights: Sequence[float] | None = None,
+    negative_prompt: What | None = None,
+) -> np.ndarray:
+    """A sound file with parts made new for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+
+    Made new are both a time, at all frequencies, and frequencies, at all times, in shares (0 to 1) of the latents'
+    length and height: int(T * start) to before int(T * end). (1, 1) leaves one of the two out, so (1, 1) and
+    (0.75, 1) is super-resolution. All else keeps the file's own mel spectrogram. ``duration`` None: the file's own.
+    The rest is text_to_audio's. Raises InputError.
+    """
+    _no_config(config)
+    original = read_original(original_audio_file_path, "inpaint", duration)
+    prompts = read_prompts(text)
+    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    given = {"duration": original.duration, **_without_none(given)}
+    given |= {
+        "mode": "inpaint",
+        "time_mask_ratio": time_mask_ratio_start_and_end,
+        "frequency_mask_ratio": freq_mask_ratio_start_and_end,
+    }
+    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
+
+
+def _waves(
+    model: LatentDiffusion,
+    prompts: Sequence[Prompt],
+    options: GenerateOptions,
+    translator: str | None,
+    weights: Sequence[float] | None,
+    negative_prompt: Any,
+    original: Original | None = None,
+) -> np.ndarray:
+    """All sounds of a run as float32 (batchsize, 1, N)."""
+    weights = check_weights(weights, len(prompts))
+    against = read_negative(negative_prompt, options.guidance_scale)
+    negative = None if against is None else encode_prompt(model, against, translator)
+    vector = condition_all(model, prompts, weights, translator)
+    sounds = generate(model, vector, options, negative=negative, original=original)
+    return np.stack([sound.wave for sound in sounds])[:, None]
+
+
+def _given(
+    seed: int, steps: Any, duration: Any, batchsize: int, guidance: Any, candidates: Any, sampler: Any
+) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "ddim_steps": steps,
+        "duration": duration,
+        "batchsize": batchsize,
+        "guidance_scale": guidance,
+        "n_candidates": candidates,
+        "sampler": sampler,
+    }
+
+
+def _without_none(given: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _no_config(config: Any) -> None:
+    if config is not None:
+        raise InputError("config must be left out: the model's folder says how it is built")

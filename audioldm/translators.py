@@ -1,4 +1,4 @@
-"""The command ``audioldm-translator``, and what a model lends to translators: its spaces, its towers, its captions."""
+"""Which translator for this model: find it, load it, or make a memory of captions."""
 
 from __future__ import annotations
 
@@ -6,23 +6,21 @@ import logging
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from translator import TranslatorError, settings, zoo
 
-from .checkpoints import download, registry
-from .checkpoints.registry import ModelFolder
-from .cli import Parser, command
+from . import registry
+from .checkpoints.download import cache_dir
+from .checkpoints.layout import ModelFolder
+from .checkpoints.spaces import CLAP_PROJECTIONS, CLIP_PROJECTIONS, dimension
 from .errors import InputError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from translator.evaluation.pictures import Picture
-
-    from .latent_diffusion import LatentDiffusion
+    from .latent_diffusion.model import LatentDiffusion
 
 CAPTIONS = "captions.txt"  # beside the bundled translators: what a memory of any model remembers
 BATCH = 64  # captions at once
@@ -36,7 +34,7 @@ log = logging.getLogger("audioldm")
 
 def home() -> Path:
     """Where installed translators are, and memories that were made: <clip space>-<clap space>/<name>.safetensors."""
-    return download.cache_dir() / "translators"
+    return cache_dir() / "translators"
 
 
 def roots(folder: ModelFolder) -> list[Path]:
@@ -55,6 +53,50 @@ def ways(model: LatentDiffusion, name: str = "audiocaps_cos_512") -> str:
     steps += [f"audioldm-translator train {name} --data shards"]
     steps += [f"audioldm-translator install translators/{name}.safetensors"]
     return f"--translator memory works at once, without training; or train one: {' && '.join(steps)}"
+
+
+def find(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
+    """The translator file called ``name`` (or at that path; None: the model's default) for the spaces of ``model``.
+
+    "memory" is made for any model, when it is first asked for. Raises InputError: unknown name, with the nearest
+    ones, or a translator of other spaces.
+    """
+    name = model.folder.index.get("default_translator") if name is None else name
+    if name is None:
+        raise InputError(f"no translator from pictures to sounds comes with {model.folder.name}; {ways(model)}")
+    try:
+        return zoo.find(name, roots(model.folder), *model.spaces)
+    except TranslatorError as error:
+        if name == settings.MEMORY:
+            return zoo.read_entry(remember(model))
+        way = f"; {ways(model, name)}" if settings.trainable(name) else ""
+        raise InputError(f"{error}{way}") from None
+
+
+def load(model: LatentDiffusion, name: str | None = None) -> nn.Module:
+    """The translator that ``find`` finds, loaded once for the model. Raises InputError."""
+    entry = find(model, name)  # first: a wrong name is told before torch takes its seconds
+    if entry.path not in model.translators:
+        from translator.model import load_translator
+
+        try:
+            translator = load_translator(entry.path)
+        except TranslatorError as error:
+            raise InputError(str(error)) from None
+        _check_dimensions(model, entry, translator.dim)
+        model.translators[entry.path] = translator
+    return model.translators[entry.path]
+
+
+def _check_dimensions(model: LatentDiffusion, entry: zoo.Entry, dim: int) -> None:
+    """A .pth file does not say which spaces it belongs to, but their dimensions must be its own."""
+    clip = dimension(model.clip_files[1], CLIP_PROJECTIONS)
+    clap = dimension(model.folder.weights("clap"), CLAP_PROJECTIONS)
+    if not dim == clip == clap:
+        raise InputError(
+            f'the translator "{entry.name}" is for spaces of {dim} dimensions, '
+            f"but this model's CLIP space has {clip} and its CLAP space {clap}"
+        )
 
 
 def remember(model: LatentDiffusion) -> Path:
@@ -90,84 +132,3 @@ def _read(encode: Callable[[Sequence[str]], Tensor], captions: Sequence[str]) ->
             parts.append(encode([captions[row] for row in order[start : start + BATCH]]).cpu())
             bar.update(len(parts[-1]))
     return torch.cat(parts)[torch.tensor(order).argsort()]
-
-
-class Host:
-    """A model, as ``translator.cli`` asks for it."""
-
-    def __init__(self, name: str | None) -> None:
-        from .pipeline import build_model
-
-        self.model = build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
-        self.name, self.spaces = self.model.folder.name, self.model.spaces
-        self.roots, self.home = roots(self.model.folder), home()
-        self.default: str | None = self.model.folder.index.get("default_translator")
-
-    def find(self, name: str) -> zoo.Entry:
-        """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
-        return self.model.find_translator(name)
-
-    @property
-    def dim(self) -> int:
-        return self.model.dimension
-
-    @property
-    def sounds(self) -> dict[str, str]:
-        from .checkpoints.folder import read_json, using
-
-        path = self.model.folder.path / "sounds.json"
-        if not path.is_file():
-            raise InputError(f"{self.name} does not say which sounds it knows")
-        with using(path):
-            return {sound["name"]: sound["prompt"] for sound in read_json(path)["sounds"]}
-
-    @cached_property
-    def encoders(self) -> Encoders:
-        return Encoders(self.model)
-
-    def imagehear(self) -> list[Picture]:
-        from translator.evaluation.imagehear import photographs
-
-        from .fetch import download as fetch
-
-        accept = {"Accept": "application/json, image/*"}  # the listing's server wants the first to be named
-        return photographs(download.cache_dir() / "imagehear", lambda url: fetch(url, headers=accept))
-
-
-class Encoders:
-    """The towers of a model, as ``translator.evaluate`` asks for them."""
-
-    def __init__(self, model: LatentDiffusion) -> None:
-        self.model, self.name, self.spaces = model, model.folder.name, model.spaces
-
-    def image(self, source: str) -> Tensor:
-        """(1, dim) of the picture at a URL or in a file. Raises InputError."""
-        from .images import load_image
-
-        return self.model.clip.encode_image([load_image(source)]).cpu()
-
-    def clip_text(self, texts: Sequence[str]) -> Tensor:
-        """(N, dim), not normalised."""
-        return self.model.clip.encode_text(texts).cpu()
-
-    def clap_text(self, texts: Sequence[str]) -> Tensor:
-        """(N, dim) unit vectors."""
-        return self.model.clap.encode_text(texts).cpu()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``audioldm-translator``; returns its exit code."""
-    return command(lambda: _run(argv), as_program=argv is None, name="audioldm-translator")
-
-
-def _run(argv: Sequence[str] | None) -> int:
-    from translator import cli
-
-    parser = Parser("audioldm-translator", allow_abbrev=False)
-    cli.add_arguments(parser)
-    try:
-        return cli.run(parser.parse_args(argv), Host)
-    except TranslatorError as error:
-        raise InputError(str(error)) from None
-    except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install audioldm-vision[train] brings it") from None

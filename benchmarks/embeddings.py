@@ -35,7 +35,7 @@ from torch import nn
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from audioldm.checkpoints import registry  # noqa: E402
+from audioldm import registry  # noqa: E402
 from prior_steps.engine.embed import Embedder, Kind  # noqa: E402
 from prior_steps.engine.worker import Job, Worker  # noqa: E402
 from prior_steps.engine.write import write_shard  # noqa: E402
@@ -132,7 +132,7 @@ def read_whole(folder: Path) -> nn.Module:
 
 def model_by_model(folder: Path, rows: Sequence[Row]) -> Callable[[], object]:
     """Pictures as the original embedded them: for each, CLIP and CLAP are read."""
-    from audioldm.images import decode_image
+    from audioldm.inputs.images import decode_image
 
     ours = Embedder(str(folder), "cpu").model
     tokenize = ours.clap._tokenize

@@ -32,15 +32,16 @@ LOAD = """
 import sys, time
 import diffusers.models.autoencoders.autoencoder_kl, diffusers.models.unets.unet_2d_condition
 import transformers.models.clip.modeling_clip, transformers.models.speecht5.modeling_speecht5
+from audioldm import translators
 from audioldm.pipeline import build_model
 began = time.perf_counter()
 model = build_model(sys.argv[1], device="cpu")
-model.unet, model.vae, model.vocoder, model.clip._vision, model.translator(), model.unconditional
+model.unet, model.vae, model.vocoder, model.clip._vision, translators.load(model), model.unconditional
 print(time.perf_counter() - began)
 """
 RUN = """
 import re, sys, time
-from audioldm.cli import main
+from audioldm.commands.generate import main
 began = time.perf_counter()
 status = main(sys.argv[1:])
 peak = int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
@@ -67,7 +68,7 @@ def eyes(folder: Path) -> None:
     """A CLIP with the sizes of ViT-B/32, and a translator from its space to the model's."""
     from transformers import CLIPConfig, CLIPModel
 
-    from audioldm.clap.spaces import clap_fingerprint, clip_fingerprint
+    from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
     from translator.model import Translator, save_translator
 
     CLIPModel(CLIPConfig()).save_pretrained(folder / "clip")
@@ -103,7 +104,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2)
     parser.add_argument("--scratch", type=Path, help="a folder with room for three times the checkpoint")
     options = parser.parse_args()
-    from audioldm.checkpoints.convert import convert
+    from audioldm.convert.checkpoint import convert
 
     with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
         source, folder = Path(scratch) / "random.ckpt", Path(scratch) / "models" / "full"

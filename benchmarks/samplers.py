@@ -27,9 +27,8 @@ SECONDS = 5.0
 
 def run(model, condition: torch.Tensor, sampler: str, eta: float, steps: int, seed: int) -> torch.Tensor:
     """Log-mel (1, 1, frames, 64) that the VAE decodes."""
-    from audioldm.decoding import latent_shape, to_mel
-    from audioldm.pipeline import begin
-    from audioldm.sampling import denoise, draw, make_scheduler
+    from audioldm.latent_diffusion.codec import latent_shape, to_mel
+    from audioldm.latent_diffusion.sampling import begin, denoise, draw, make_scheduler
 
     generator = begin(seed)
     noise = draw(latent_shape(model, SECONDS), generator)
@@ -45,8 +44,9 @@ def main() -> None:
     parser.add_argument("--model_name", default="starter")
     parser.add_argument("--reference", type=int, default=1000, help="steps of the reference")
     options = parser.parse_args()
-    from audioldm.decoding import finish, vocode
-    from audioldm.pipeline import build_model, rank
+    from audioldm.generation import rank
+    from audioldm.latent_diffusion.codec import finish, vocode
+    from audioldm.pipeline import build_model
 
     model = build_model(model_name=options.model_name, device="cpu")
     sounds = model.known_sounds[0]

@@ -1,6 +1,6 @@
 """Seconds per stage, and peak memory, of one prompt: ``python benchmarks/stages.py -t examples/dog.jpg``.
 
-Stages are those of audioldm/pipeline.py. Importing happens inside them, when a part is first needed; its time
+Stages are those of audioldm/generation.py. Importing happens inside them, when a part is first needed; its time
 is taken apart by watching import statements. What loading an encoder costs is its first use less its second.
 """
 
@@ -70,30 +70,34 @@ def main() -> None:
     args = parser.parse_args()
 
     watch = Stopwatch()
-    from audioldm import output, pipeline
+    from audioldm import generation, pipeline
+    from audioldm.conditioning import condition
+    from audioldm.inputs.prompt import read_prompt
     from audioldm.options import GenerateOptions
+    from audioldm.outputs.destination import save_wave
+    from audioldm.outputs.record import make_record
 
     with watch.stage("load"):
         model = pipeline.build_model(model_name=args.model_name, device=args.device)
         given = {name: getattr(args, name) for name in ("duration", "ddim_steps", "sampler", "n_candidates")}
         options = GenerateOptions.build(given, model.defaults)
-        prompt = pipeline.read_prompt(args.text)
+        prompt = read_prompt(args.text)
         _ = model.unet, model.vae, model.vocoder, model.unconditional
-    vector = watch.second("condition", lambda: pipeline.condition(model, prompt))
+    vector = watch.second("condition", lambda: condition(model, prompt))
     waves = []
     for candidate in range(options.n_candidates):
         with watch.stage("denoise"):
-            seed = pipeline.noise_seed(options.seed, 0, candidate)
-            latents = pipeline.denoise(model, vector, options, seed)
+            seed = generation.noise_seed(options.seed, 0, candidate)
+            latents = generation.denoise(model, vector, options, seed)
         with watch.stage("decode"):
-            waves.append(pipeline.decode(model, latents, options.duration))
+            waves.append(generation.decode(model, latents, options.duration))
     best = 0
     if len(waves) > 1:
-        similarities = watch.second("rank", lambda: pipeline.rank(model, waves, vector))
+        similarities = watch.second("rank", lambda: generation.rank(model, waves, vector))
         best = similarities.index(max(similarities))
     with watch.stage("write"), tempfile.TemporaryDirectory() as folder:
-        output.make_record(model, prompt, None, options)
-        output.save_wave(waves[best][None, None], folder)
+        make_record(model, prompt, None, options)
+        save_wave(waves[best][None, None], folder)
 
     for name, seconds in watch.seconds.items():
         print(f"{name:10} {seconds:7.2f} s")

@@ -6,16 +6,16 @@ import argparse
 from collections.abc import Callable, Sequence
 from functools import partial
 
-from audioldm import cli
-from audioldm.checkpoints.registry import DEFAULT_MODEL
+from audioldm.commands import common
 from audioldm.errors import InputError
+from audioldm.registry import DEFAULT_MODEL
 
 from .engine.run import ENGINES, report, run
 from .engine.worker import Fetcher, Job
 from .readers import Reader
 
 
-def parser(module: str, description: str, example: str, needs: str = "") -> cli.Parser:
+def parser(module: str, description: str, example: str, needs: str = "") -> common.Parser:
     """A parser for ``python -m MODULE``.
 
     Args:
@@ -23,7 +23,7 @@ def parser(module: str, description: str, example: str, needs: str = "") -> cli.
         needs: what has to be there before, if anything.
     """
     name = f"python -m {module}"
-    return cli.Parser(
+    return common.Parser(
         name,
         description=description,
         epilog=f"example:  {name} {example}".strip() + (f"\n          ({needs})" if needs else ""),
@@ -110,4 +110,4 @@ def embed(args: argparse.Namespace, reader: Reader, fetcher: Callable[[], Fetche
 
 def main(module: str, work: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """Run a script's ``work`` as the commands of audioldm are run; returns the exit code."""
-    return cli.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])
+    return common.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])

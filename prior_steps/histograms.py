@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from audioldm.errors import InputError
-from audioldm.files import write_new
 from translator import TranslatorError
+from translator.files import write_new
 from translator.shards.parquet import Shard, open_shards
 
 from . import command

@@ -23,7 +23,7 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_model(tiny_folder: Path):
     """That model, on the CPU, for tests that do not mind which of its parts are read already."""
-    from audioldm.latent_diffusion import LatentDiffusion
+    from audioldm.latent_diffusion.model import LatentDiffusion
 
     return LatentDiffusion.from_folder(tiny_folder, "cpu")
 

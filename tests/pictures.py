@@ -12,8 +12,8 @@ import pytest
 from PIL import Image
 
 from audioldm.errors import InputError
-from audioldm.fetch import Limits
-from audioldm.images import decode_image, load_image
+from audioldm.inputs.images import decode_image, load_image
+from audioldm.inputs.web import Limits
 
 # Four corners that tell every rotation and reflection apart: red, green / blue, yellow.
 CORNERS = np.array([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [255, 255, 0]]], np.uint8)

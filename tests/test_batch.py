@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 import audioldm
-from audioldm import cli, lists
-from audioldm.checkpoints import registry
+from audioldm import registry
+from audioldm.commands import generate as cli
+from audioldm.inputs import rows as lists
 
 ROOT = Path(audioldm.__file__).parents[1]
 MANIFEST = Path("output/manifest.jsonl")
@@ -197,7 +198,7 @@ def test_what_goes_for_all_rows(command, arguments: tuple[str, ...]) -> None:
 
 
 def test_the_model_is_read_once(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audioldm.checkpoints import folder
+    from audioldm.checkpoints import load as folder
 
     loads, load = [], folder.load
     monkeypatch.setattr(folder, "load", lambda build, path, *a, **k: loads.append(path) or load(build, path, *a, **k))
@@ -254,9 +255,9 @@ def test_an_unclosed_quotation_mark_costs_one_row(command) -> None:
 
 
 def test_a_failure_of_any_kind_goes_no_further_than_its_row(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audioldm import pipeline
+    from audioldm import generation
 
-    decode, calls = pipeline.decode, []
+    decode, calls = generation.decode, []
 
     def sometimes(*arguments):
         calls.append(0)
@@ -264,7 +265,7 @@ def test_a_failure_of_any_kind_goes_no_further_than_its_row(command, monkeypatch
             raise RuntimeError("the\nmoon is full")
         return decode(*arguments)
 
-    monkeypatch.setattr(pipeline, "decode", sometimes)
+    monkeypatch.setattr(generation, "decode", sometimes)
     Path("prompts.txt").write_text("rain\nwaves\n")
     code, out, err = command("-t", "prompts.txt", "-b", "2")
     assert (code, out) == (1, ["output/00002_waves_0.wav", "output/00002_waves_1.wav"])
@@ -356,7 +357,7 @@ def test_a_rerun_skips_what_is_done_and_tries_the_failed_again(command) -> None:
 def test_a_rerun_makes_nothing_to_find_out(command, monkeypatch: pytest.MonkeyPatch) -> None:
     Path("prompts.txt").write_text("rain\n")
     assert command("-t", "prompts.txt")[0] == 0
-    monkeypatch.setattr("audioldm.pipeline.generate", lambda *_, **__: pytest.fail("made again"))
+    monkeypatch.setattr("audioldm.generation.generate", lambda *_, **__: pytest.fail("made again"))
     assert command("-t", "prompts.txt")[:2] == (0, [])
 
 
@@ -436,13 +437,13 @@ def test_two_runs_do_not_share_a_folder(command) -> None:
 
 
 def test_what_the_model_may_not_know_is_told_in_the_manifest(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audioldm import pipeline
+    from audioldm import conditioning
 
     def condition(*arguments, **more):
-        pipeline.log.warning("the model may not know this")
-        return pipeline.encode_prompt(*arguments, **more)
+        conditioning.log.warning("the model may not know this")
+        return conditioning.encode_prompt(*arguments, **more)
 
-    monkeypatch.setattr(pipeline, "condition", condition)
+    monkeypatch.setattr(conditioning, "condition", condition)
     Path("prompts.txt").write_text("rain\nwaves\n")
     code, _, err = command("-t", "prompts.txt")
     assert code == 0 and len(err) == 1 and "(2 with a warning)" in err[0]

@@ -18,8 +18,8 @@ import torch
 from PIL import Image
 
 import audioldm
-from audioldm import cli
-from audioldm.checkpoints import registry
+from audioldm import registry
+from audioldm.commands import generate as cli
 from translator.model import Translator
 
 ROOT = Path(audioldm.__file__).parents[1]
@@ -81,7 +81,7 @@ def test_the_json_is_enough_to_make_the_same_bytes(command) -> None:
 
 
 def test_nothing_is_overwritten(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audioldm.output.get_time", lambda: "now")
+    monkeypatch.setattr("audioldm.outputs.destination.get_time", lambda: "now")
     for _ in range(3):
         assert command("-t", "rain", "-dur", "0.5")[0] == 0
     names = [Path(name).name for name in files() if name.endswith(".wav")]
@@ -118,7 +118,7 @@ def test_a_long_text_is_kept_whole(command, words: str) -> None:
 
 
 def test_a_password_in_a_url_is_not_recorded(command, picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audioldm.images.download", lambda *_, **__: picture.read_bytes())
+    monkeypatch.setattr("audioldm.inputs.images.download", lambda *_, **__: picture.read_bytes())
     for user in ("me:secret@", "me@", "me:se@cret@"):
         code, (name,), _ = command("-t", f"HTTP://{user}example.org:8000/a@b.png?c=d@e", "-dur", "0.5")
         record = json.loads(Path(name).with_suffix(".json").read_text())
@@ -367,7 +367,7 @@ def test_the_unexpected_is_one_sentence_too(command, monkeypatch: pytest.MonkeyP
     def fail(*_: object) -> None:
         raise RuntimeError("the\nmoon is full")
 
-    monkeypatch.setattr("audioldm.pipeline.decode", fail)
+    monkeypatch.setattr("audioldm.generation.decode", fail)
     Path("mine").mkdir()
     for folder in ("new/folder", "mine/folder", "mine"):
         code, out, err = command("-t", "rain", "-dur", "0.5", "-s", folder)

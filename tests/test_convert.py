@@ -11,10 +11,12 @@ import torch
 from safetensors import safe_open
 from upstream import GOLDEN, KEYS, medium, on_meta, small
 
-from audioldm.checkpoints import convert, convert_clap, convert_unet, convert_vae, convert_vocoder
-from audioldm.checkpoints.tables import rename
+from audioldm.commands.convert import main
+from audioldm.convert import checkpoint as convert
+from audioldm.convert import clap, unet, vae, vocoder
+from audioldm.convert.tables import rename
 from audioldm.errors import InputError
-from audioldm.latent_diffusion import LatentDiffusion
+from audioldm.latent_diffusion.model import LatentDiffusion
 
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="shared/golden is not beside this checkout")
 needs_keys = pytest.mark.skipif(not KEYS.is_file(), reason="shared/upstream_keys_s.json is not beside this checkout")
@@ -47,14 +49,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_the_full_size_architectures_fit_with_no_key_left_over(shapes, unet_size, clap_size, heads, depths):
     parts = convert.split(on_meta(shapes()))
-    config, tensors = convert_unet.convert(parts["unet"])
+    config, tensors = unet.convert(parts["unet"])
     assert sum(t.numel() for t in tensors.values()) == unet_size
     assert config["attention_head_dim"] == heads
-    config, tensors = convert_vae.convert(parts["vae"], 1.0)
+    config, tensors = vae.convert(parts["vae"], 1.0)
     assert len(tensors) == len(parts["vae"]) == 88 + 112 + 4
-    _, tensors = convert_vocoder.convert(parts["vocoder"])
+    _, tensors = vocoder.convert(parts["vocoder"])
     assert len(tensors) == len(parts["vocoder"]) + 2 == 196
-    config, tensors = convert_clap.convert(parts["clap"])
+    config, tensors = clap.convert(parts["clap"])
     assert sum(t.numel() for t in tensors.values()) == clap_size
     assert config["audio_config"]["depths"] == depths
     assert config["text_config"]["num_attention_heads"] == 12
@@ -73,8 +75,8 @@ def test_the_averaged_weights_are_used(state, folder: Path):
 @needs_golden
 def test_a_checkpoint_without_averages_gives_its_live_weights(state):
     live = {name: tensor for name, tensor in state.items() if not name.startswith("model_ema.")}
-    unet = convert.split(live)["unet"]
-    assert torch.equal(unet["film_emb.weight"], state["model.diffusion_model.film_emb.weight"])
+    averaged = convert.split(live)["unet"]
+    assert torch.equal(averaged["film_emb.weight"], state["model.diffusion_model.film_emb.weight"])
 
 
 @needs_golden
@@ -110,10 +112,10 @@ def test_an_unknown_tensor_is_an_error_in_every_part(state, prefix: str):
 
 def _convert_parts(parts) -> None:
     known = untold()
-    convert_unet.convert(parts["unet"], known.head_channels)
-    convert_vae.convert(parts["vae"], 1.0)
-    convert_vocoder.convert(parts["vocoder"])
-    convert_clap.convert(parts["clap"], known.text_heads)
+    unet.convert(parts["unet"], known.head_channels)
+    vae.convert(parts["vae"], 1.0)
+    vocoder.convert(parts["vocoder"])
+    clap.convert(parts["clap"], known.text_heads)
 
 
 def test_two_tensors_for_one_place_are_an_error():
@@ -173,7 +175,7 @@ def test_what_is_no_checkpoint_is_refused_and_not_run(tmp_path: Path, kind: str)
 def test_the_first_load_caches_and_the_next_reuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("AUDIOLDM_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(convert, "find_tokenizer", lambda path: None)
-    monkeypatch.setattr(convert_unet, "HEAD_CHANNELS", {32: 8})
+    monkeypatch.setattr(unet, "HEAD_CHANNELS", {32: 8})
     first = convert.cached(CHECKPOINT)
     monkeypatch.setattr(convert, "convert", lambda *args, **more: pytest.fail("converted again"))
     assert convert.cached(CHECKPOINT) == first
@@ -197,12 +199,12 @@ def test_a_file_of_an_older_torch_is_read_too(state, tmp_path: Path):
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"
     command = [str(CHECKPOINT), str(out), "--tokenizer", str(GOLDEN / "tokenizer")]
-    assert convert.main(command) == 2  # its width is none of AudioLDM's six
+    assert main(command) == 2  # its width is none of AudioLDM's six
     assert "audioldm-convert --config takes the configuration" in capsys.readouterr().err
     command += ["--config", str(GOLDEN / "config.json")]
-    assert convert.main(command) == 0
+    assert main(command) == 0
     assert capsys.readouterr().out.strip() == str(out)
     for wrong in (command, [str(tmp_path / "nothing.ckpt"), str(out)], ["--dtype", "int8"]):
-        assert convert.main(wrong) == 2
+        assert main(wrong) == 2
         told = capsys.readouterr().err
         assert told.startswith("audioldm-convert: error: ") and len(told.splitlines()) == 1

@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 
 from audioldm.audio import SAMPLE_RATE as RATE
 from audioldm.clap.encoders import preprocess
+from audioldm.conditioning import condition
 from audioldm.errors import InputError
-from audioldm.latent_diffusion import LatentDiffusion
-from audioldm.pipeline import condition, read_prompt
+from audioldm.inputs.prompt import read_prompt
+from audioldm.latent_diffusion.model import LatentDiffusion
 
 
 def test_clap_is_that_of_transformers(tiny_folder: Path, tiny_model: LatentDiffusion) -> None:

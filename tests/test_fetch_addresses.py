@@ -10,9 +10,9 @@ import pytest
 from pictures import JPEG, SILENT, SLOW, refused
 from server import Server
 
-from audioldm import fetch
-from audioldm.fetch import is_public
-from audioldm.images import load_image
+from audioldm.inputs import web as fetch
+from audioldm.inputs.images import load_image
+from audioldm.inputs.web import is_public
 
 
 @pytest.fixture

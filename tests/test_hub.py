@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from server import Server
 
-from audioldm.checkpoints import hub, registry
+from audioldm import registry
+from audioldm.checkpoints import hub, layout
 from audioldm.checkpoints.hub import corrected_unet_config, current_names, snapshot
-from audioldm.checkpoints.registry import open_folder
+from audioldm.checkpoints.layout import open_folder
 from audioldm.errors import InputError
 
 REPO, SHA = "cvssp/audioldm", "0123456789abcdef0123456789abcdef01234567"
@@ -109,12 +110,12 @@ def test_another_pipeline_is_refused(folder: Path) -> None:
 
 
 def test_what_is_missing_and_where_it_comes_from_is_one_sentence(folder: Path) -> None:
-    said = hub.text_only(open_folder(folder))
+    said = layout.text_only(open_folder(folder))
     for part in ("hub model", "-n", "-f", "audioldm-s-full-v2", "audioldm-convert", "clap/"):
         assert part in said
-    cache = registry.ModelFolder(Path("/x/models--cvssp--audioldm-m-full/snapshots/abc"), {})
-    assert "cvssp/audioldm-m-full has only" in hub.text_only(cache)
-    assert "--model_name audioldm-m-full has it" in hub.text_only(cache)
+    cache = layout.ModelFolder(Path("/x/models--cvssp--audioldm-m-full/snapshots/abc"), {})
+    assert "cvssp/audioldm-m-full has only" in layout.text_only(cache)
+    assert "--model_name audioldm-m-full has it" in layout.text_only(cache)
 
 
 def test_an_audio_tower_may_be_put_into_the_folder(folder: Path, tiny_folder: Path) -> None:

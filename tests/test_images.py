@@ -9,7 +9,7 @@ from pictures import CORNERS, decode, encode, png_chunk
 from PIL import Image
 
 from audioldm.errors import InputError
-from audioldm.images import load_image, to_rgb
+from audioldm.inputs.images import load_image, to_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTOS = sorted((ROOT.parent / "shared" / "photos").glob("*.jpg"))

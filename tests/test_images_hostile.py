@@ -15,10 +15,10 @@ import pytest
 from pictures import CORNERS, decode, encode, png_chunk, refused
 from PIL import Image, ImageFile
 
-from audioldm import images
 from audioldm.errors import InputError
-from audioldm.fetch import Limits
-from audioldm.images import decode_image, load_image
+from audioldm.inputs import images
+from audioldm.inputs.images import decode_image, load_image
+from audioldm.inputs.web import Limits
 
 # Hostile bytes
 

@@ -11,12 +11,17 @@ import soundfile
 import torch
 
 import audioldm
-from audioldm import decoding, editing, embedding
 from audioldm.audio import log_mel
+from audioldm.conditioning import condition, condition_all
 from audioldm.errors import InputError
-from audioldm.latent_diffusion import LatentDiffusion
+from audioldm.generation import generate
+from audioldm.inputs.prompt import read_prompt
+from audioldm.inputs.sounds import read_original
+from audioldm.inputs.vector import write_vector
+from audioldm.latent_diffusion import codec as decoding
+from audioldm.latent_diffusion import editing
+from audioldm.latent_diffusion.model import LatentDiffusion
 from audioldm.options import GenerateOptions
-from audioldm.pipeline import condition, condition_all, generate, read_prompt
 
 RATE = 16_000
 QUICK = {"ddim_steps": 2, "n_candidate_gen_per_text": 1}
@@ -73,7 +78,7 @@ def test_same_bytes_whatever_the_batch_in_every_mode(
 
 @pytest.mark.parametrize("mode", ["transfer", "inpaint", "superres"])
 def test_candidates_are_ranked_in_every_mode(tiny_model: LatentDiffusion, noise: Path, mode: str) -> None:
-    original = editing.read_original(noise, mode)
+    original = read_original(noise, mode)
     given = {"mode": mode, "duration": 1.0, "ddim_steps": 2, "sampler": "ddim"}
     given |= {"time_range": (0.2, 0.6)} if mode == "inpaint" else {}
     vector = condition(tiny_model, read_prompt("waves"))
@@ -81,7 +86,7 @@ def test_candidates_are_ranked_in_every_mode(tiny_model: LatentDiffusion, noise:
     for kept in generate(tiny_model, vector, options, original=original):
         cosines = []
         for candidate in range(3):
-            seed = audioldm.pipeline.noise_seed(options.seed, kept.item, candidate)
+            seed = audioldm.generation.noise_seed(options.seed, kept.item, candidate)
             (sound,) = generate(tiny_model, vector, GenerateOptions.build({**given, "seed": seed}), original=original)
             cosines.append(float(tiny_model.clap.encode_audio([sound.wave]) @ vector[0]))
             assert candidate != kept.candidate or sound.wave.tobytes() == kept.wave.tobytes()
@@ -89,7 +94,7 @@ def test_candidates_are_ranked_in_every_mode(tiny_model: LatentDiffusion, noise:
 
 
 def test_every_step_is_told(tiny_model: LatentDiffusion, noise: Path) -> None:
-    original = editing.read_original(noise, "transfer")
+    original = read_original(noise, "transfer")
     vector = condition(tiny_model, read_prompt("waves"))
     for strength, count in ((0, 0), (0.5, 5), (1, 10)):
         given = {"mode": "transfer", "transfer_strength": strength, "duration": 0.5, "ddim_steps": 10}
@@ -198,7 +203,7 @@ def test_upstreams_calls_by_position(tiny_model: LatentDiffusion, noise: Path) -
 def inpainted(model: LatentDiffusion, file: Path, **given: object) -> tuple[torch.Tensor, editing.Source]:
     """The mel that an inpainting ends with, and what it began with."""
     options = GenerateOptions.build({"duration": 1.0, "ddim_steps": 4, "guidance_scale": 1.5, **given})
-    source = editing.prepare(model, editing.read_original(file, options.mode), options)
+    source = editing.prepare(model, read_original(file, options.mode), options)
     vector = condition(model, read_prompt("a dog barking"))
     return editing.inpaint(model, vector, model.unconditional, options, 5, source), source
 
@@ -231,7 +236,7 @@ def test_what_is_outside_the_mask_stays_as_it_was(
 @pytest.mark.parametrize("given", RANGES, ids=str)
 def test_the_sound_outside_is_nearer_than_through_the_vae(starter: LatentDiffusion, noise: Path, given: dict) -> None:
     """Heard by the ear of the mel, and the very samples where a time is made new."""
-    original = editing.read_original(noise, given["mode"])
+    original = read_original(noise, given["mode"])
     options = GenerateOptions.build({"duration": 1.0, "ddim_steps": 4, "guidance_scale": 1.5, **given})
     (sound,) = generate(starter, condition(starter, read_prompt("a dog barking")), options, original=original)
     source = editing.prepare(starter, original, options)
@@ -310,7 +315,7 @@ def test_a_mixture_is_the_direction_of_the_weighted_sum(
 def test_a_saved_vector_gives_the_same_bytes(tiny_model: LatentDiffusion, tmp_path: Path) -> None:
     prompts = [read_prompt("rain"), read_prompt("a dog")]
     vector = condition_all(tiny_model, prompts, [1, 0.3])[0].numpy()
-    embedding.write_vector(tmp_path / "v.npy", vector)
+    write_vector(tmp_path / "v.npy", vector)
     mixed = audioldm.text_to_audio(tiny_model, ["rain", "a dog"], weights=[1, 0.3], duration=0.5)
     for saved in (str(tmp_path / "v.npy"), tmp_path / "v.npy"):
         assert audioldm.text_to_audio(tiny_model, saved, duration=0.5).tobytes() == mixed.tobytes()
@@ -318,7 +323,7 @@ def test_a_saved_vector_gives_the_same_bytes(tiny_model: LatentDiffusion, tmp_pa
     loaded = read_prompt(str(tmp_path / "long.npy")).content
     np.testing.assert_allclose(loaded, vector, atol=1e-6)
     with pytest.raises(InputError, match="exists"):
-        embedding.write_vector(tmp_path / "v.npy", vector)
+        write_vector(tmp_path / "v.npy", vector)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["long.npy", "v.npy"]
 
 
@@ -333,8 +338,8 @@ def test_a_negative_prompt_leads_away(starter: LatentDiffusion, tiny_model: Late
     vectors = {words: condition(starter, read_prompt(words)) for words in ("rain falling", "a dog barking")}
     options = GenerateOptions(duration=2.0, ddim_steps=6, guidance_scale=3.0)
     for words, vector in (("none", None), *vectors.items()):
-        latents[words] = audioldm.pipeline.denoise(starter, vectors["rain falling"], options, 1, negative=vector)
-    own = audioldm.pipeline.denoise(starter, vectors["rain falling"], GenerateOptions(
+        latents[words] = audioldm.generation.denoise(starter, vectors["rain falling"], options, 1, negative=vector)
+    own = audioldm.generation.denoise(starter, vectors["rain falling"], GenerateOptions(
         duration=2.0, ddim_steps=6, guidance_scale=1.0), 1)  # fmt: skip
     torch.testing.assert_close(latents["rain falling"], own, atol=1e-3, rtol=1e-3)  # e + s (e - e)
     assert (latents["a dog barking"] - latents["none"]).abs().mean() > 0.05
@@ -410,7 +415,7 @@ def test_encoding_in_pieces_is_near_encoding_at_once(
 
 
 def test_short_sounds_are_made_in_one_piece(tiny_model: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audioldm.windows.starts", None)  # nothing is blended
+    monkeypatch.setattr("audioldm.latent_diffusion.windows.starts", None)  # nothing is blended
     assert audioldm.text_to_audio(tiny_model, "rain", duration=10.24, ddim_steps=1).shape == (1, 1, 163_840)
     monkeypatch.undo()
     lengths = []

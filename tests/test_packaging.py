@@ -58,7 +58,7 @@ def test_the_wheel_holds_the_code_and_only_it(wheel: zipfile.ZipFile):
     names = {n for n in wheel.namelist() if ".dist-info/" not in n}
     folders = (ROOT / "audioldm", ROOT / "translator")
     code = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.rglob("*.py")}
-    assert "audioldm/cli.py" in code
+    assert "audioldm/commands/generate.py" in code
     assert {n for n in names if n.endswith(".py")} == code
     assert {n.split("/")[0] for n in names} == {n.split("/")[0] for n in code}
     assert not [n for n in names if "recipes" in n]
@@ -74,7 +74,7 @@ def test_the_wheel_holds_the_models_whole(wheel: zipfile.ZipFile):
 
 def test_an_installed_wheel_finds_its_models(wheel: zipfile.ZipFile, tmp_path: Path):
     wheel.extractall(tmp_path)
-    program = "from audioldm.checkpoints.registry import find; print(find('starter').path)"
+    program = "from audioldm.registry import find; print(find('starter').path)"
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout == f"{tmp_path.resolve()}/audioldm/models/starter\n", run.stderr
 
@@ -86,7 +86,7 @@ def test_the_wheel_says_what_it_is(wheel: zipfile.ZipFile):
     assert metadata["Version"] == audioldm.__version__ == newest[1]
     assert metadata["License-Expression"] == "MIT"
     assert set(metadata.get_all("License-File")) == {"LICENSE", "LICENSE-Apache-2.0", "NOTICE"}
-    assert "audioldm = audioldm.cli:main" in read(wheel, "entry_points.txt")
+    assert "audioldm = audioldm.commands.generate:main" in read(wheel, "entry_points.txt")
 
 
 def installed():
@@ -99,7 +99,7 @@ def installed():
 def test_the_installed_command_runs(tmp_path: Path):
     installed()
     (command,) = entry_points(group="console_scripts", name="audioldm")
-    assert command.value == "audioldm.cli:main"
+    assert command.value == "audioldm.commands.generate:main"
     script = Path(sysconfig.get_path("scripts")) / "audioldm"
     run = subprocess.run([script, "-h"], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout.startswith("usage: audioldm"), run.stderr

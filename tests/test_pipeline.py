@@ -19,10 +19,12 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import audioldm
+from audioldm.conditioning import condition
 from audioldm.errors import InputError
-from audioldm.latent_diffusion import LatentDiffusion
+from audioldm.generation import generate, noise_seed
+from audioldm.inputs.prompt import read_prompt
+from audioldm.latent_diffusion.model import LatentDiffusion
 from audioldm.options import GenerateOptions
-from audioldm.pipeline import condition, generate, noise_seed, read_prompt
 
 RATE = 16_000
 
@@ -113,13 +115,13 @@ def test_a_pil_image_or_a_path_is_the_same_as_its_file(tiny_model: LatentDiffusi
 def test_the_benchmark_does_what_the_command_does(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from audioldm import pipeline
+    from audioldm import generation
 
     monkeypatch.setattr("builtins.__import__", __import__)  # the stopwatch replaces it: put it back at the end
     calls = []
     for verb in ("denoise", "decode", "rank"):
-        real = getattr(pipeline, verb)
-        monkeypatch.setattr(pipeline, verb, lambda *a, v=verb, f=real: (calls.append(v), f(*a))[1])
+        real = getattr(generation, verb)
+        monkeypatch.setattr(generation, verb, lambda *a, v=verb, f=real: (calls.append(v), f(*a))[1])
     stages = runpy.run_path(str(Path(audioldm.__file__).parents[1] / "benchmarks" / "stages.py"))
     monkeypatch.setattr(sys, "argv", ["stages", "--model_name", str(tiny_folder), "-dur", "0.5", "-n", "3"])
     stages["main"]()
@@ -215,18 +217,18 @@ def test_without_references_the_unconditional_is_computed(copy: Path, tiny_model
 def test_importing_and_refusing_need_no_torch(tiny_folder: Path, picture: Path) -> None:
     missing = str(picture.with_name("none.png"))
     code = f"""
-import sys, audioldm, audioldm.cli
+import sys, audioldm, audioldm.commands.generate
 heavy = ("torch", "numpy", "PIL", "transformers", "diffusers", "safetensors", "requests")
 assert not [name for name in heavy if name in sys.modules]
 try:
-    audioldm.cli.main(["-h"])
+    audioldm.commands.generate.main(["-h"])
 except SystemExit:
     pass
 assert not [name for name in heavy if name in sys.modules]
 model = ["--model_name", {str(tiny_folder)!r}]
-assert audioldm.cli.main([*model, "-t", "rain", "-dur", "0"]) == 2
-assert audioldm.cli.main([*model, "-t", {missing!r}]) == 2
-assert audioldm.cli.main([*model, "-t", {str(picture)!r}, "--translator", "x"]) == 2
+assert audioldm.commands.generate.main([*model, "-t", "rain", "-dur", "0"]) == 2
+assert audioldm.commands.generate.main([*model, "-t", {missing!r}]) == 2
+assert audioldm.commands.generate.main([*model, "-t", {str(picture)!r}, "--translator", "x"]) == 2
 assert "torch" not in sys.modules
 """
     repository = Path(audioldm.__file__).parents[1]

@@ -20,7 +20,7 @@ from server import Server
 from wit_table import COLUMNS, wit_line
 
 from audioldm.errors import InputError
-from audioldm.fetch import Limits
+from audioldm.inputs.web import Limits
 from prior_steps.engine.cache import Cache
 from prior_steps.engine.fetch import Fetcher, Settings
 from prior_steps.readers.rows import OK, Row

@@ -22,8 +22,8 @@ from server import Server
 from test_prior_readers import wit_line, write_wit
 from test_prior_run import rows_of, state_of
 
-from audioldm.fetch import Limits
-from audioldm.images import decode_image
+from audioldm.inputs.images import decode_image
+from audioldm.inputs.web import Limits
 from prior_steps.conceptual_captions import embedding as conceptual_captions
 from prior_steps.engine import run
 from prior_steps.engine.cache import Cache

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from audioldm.errors import InputError
-from audioldm.prompts import MAX_SLUG, kind_of, slug
+from audioldm.inputs.prompt import MAX_SLUG, kind_of, slug
 
 
 @pytest.fixture

@@ -15,11 +15,12 @@ import pytest
 from fileserver import BODY, Source, files, start
 from server import Server
 
+from audioldm import registry
 from audioldm.checkpoints import download as module
-from audioldm.checkpoints import registry
+from audioldm.checkpoints import published as published_files
 from audioldm.checkpoints.download import checkpoint, state
+from audioldm.commands.list import listing
 from audioldm.errors import InputError
-from audioldm.listing import listing
 
 
 @pytest.fixture
@@ -41,15 +42,15 @@ def published(source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     """The first of the six comes from the test's server; returns where it will be."""
     monkeypatch.setenv("AUDIOLDM_CACHE_DIR", str(tmp_path / "cache"))
     source.body = archive()
-    known = registry.Checkpoint(source.url, about=len(source.body))
-    monkeypatch.setitem(registry.UPSTREAM, "audioldm-s-full", known)
+    known = published_files.Checkpoint(source.url, about=len(source.body))
+    monkeypatch.setitem(published_files.UPSTREAM, "audioldm-s-full", known)
     return tmp_path / "cache" / "audioldm-s-full.ckpt"
 
 
 def test_the_six_are_known() -> None:
     names = ["s-full", "s-full-v2", "m-full", "l-full", "s-text-ft", "m-text-ft"]
-    assert list(registry.UPSTREAM) == [f"audioldm-{name}" for name in names]
-    for known in registry.UPSTREAM.values():
+    assert list(published_files.UPSTREAM) == [f"audioldm-{name}" for name in names]
+    for known in published_files.UPSTREAM.values():
         assert known.url.startswith("https://zenodo.org/records/") and "CC BY-NC-SA 4.0" in known.licence
         assert known.bytes in (None, known.about) and (known.md5 is None or len(known.md5) == 32)
 
@@ -96,7 +97,7 @@ def test_what_is_no_checkpoint_is_not_kept(published: Path, source: Source) -> N
 
 
 def test_find_downloads_and_converts(published: Path, tiny_folder: Path, monkeypatch, tmp_path: Path) -> None:
-    import audioldm.checkpoints.convert as convert
+    import audioldm.convert.checkpoint as convert
 
     calls = []
     monkeypatch.setattr(convert, "cached", lambda path, name=None: calls.append((path, name)) or tiny_folder)
@@ -141,7 +142,7 @@ def test_the_list_says_what_is_there(published: Path, source: Source, caplog) ->
 def test_the_list_needs_neither_torch_nor_a_connection() -> None:
     program = (
         "import socket, sys; socket.socket.connect = None\n"
-        "from audioldm.listing import listing; listing(); print('torch' in sys.modules)"
+        "from audioldm.commands.list import listing; listing(); print('torch' in sys.modules)"
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert result.stdout == "False\n"

@@ -7,9 +7,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from audioldm.latent_diffusion.sampling import (
+    SAMPLERS,
+    add_noise,
+    denoise,
+    denoise_from,
+    draw,
+    level,
+    make_scheduler,
+    masked,
+)
+from audioldm.latent_diffusion.windows import blend, starts
 from audioldm.options import SAMPLERS as NAMES
-from audioldm.sampling import SAMPLERS, add_noise, denoise, denoise_from, draw, level, make_scheduler, masked
-from audioldm.windows import blend, starts
 
 AUDIOLDM = {
     "num_train_timesteps": 1000,

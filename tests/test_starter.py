@@ -11,6 +11,8 @@ import pytest
 import soundfile
 from server import Server
 
+from audioldm import translators
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = REPOSITORY / "examples"
 COMMAND = Path(sys.executable).with_name("audioldm")
@@ -109,21 +111,20 @@ def test_words_never_seen_find_the_sound_they_mean(starter, words, sound):
 
 
 def test_example_photos_find_their_sounds(starter):
-    from audioldm.images import load_image
+    from audioldm.inputs.images import load_image
 
     names, known, _ = starter.known_sounds
     photos = sorted(EXAMPLES.glob("*.jpg"))
     assert len(photos) >= 3
     for photo in photos:
-        vector = starter.image_encoder([load_image(str(photo))], starter.translator(None))
+        vector = starter.image_encoder([load_image(str(photo))], translators.load(starter))
         order = (vector @ known.T)[0].argsort(descending=True)
         assert photo.stem in [names[i] for i in order[:5]], photo.name
 
 
 def test_all_translators_are_trained(starter):
     """Each leads photographs of different things to different places, nearer to their own sound than chance."""
-    from audioldm.images import load_image
-    from audioldm.translators import roots
+    from audioldm.inputs.images import load_image
     from translator import zoo
     from translator.settings import CLOSED_FORM, EIGHTEEN
 
@@ -131,10 +132,11 @@ def test_all_translators_are_trained(starter):
     photos = sorted(EXAMPLES.glob("*.jpg"))
     clip = starter.clip.encode_image([load_image(str(p)) for p in photos])
     own = known[[names.index(p.stem) for p in photos]]
-    shipped = {entry.name for entry in zoo.available(roots(starter.folder)[-1]) if entry.fits(*starter.spaces)}
+    shipped = {entry.name for entry in zoo.available(translators.roots(starter.folder)[-1])
+               if entry.fits(*starter.spaces)}
     assert shipped >= {*EIGHTEEN, *CLOSED_FORM}
     for name in shipped:
-        similarity = starter.translator(name)(clip) @ own.T
+        similarity = translators.load(starter, name)(clip) @ own.T
         matched = similarity.diag().mean()
         others = (similarity.sum() - similarity.diag().sum()) / (len(photos) ** 2 - len(photos))
         assert matched > others + 0.05, name

@@ -16,11 +16,11 @@ from pairs import CLAP, CLIP, make_rows, write_shard
 from PIL import Image
 from safetensors import safe_open
 
-import audioldm.cli
-from audioldm.checkpoints import registry
-from audioldm.clap.spaces import clap_fingerprint, clip_fingerprint
-from audioldm.latent_diffusion import LatentDiffusion
-from audioldm.translators import main
+import audioldm.commands.generate
+from audioldm import registry, translators
+from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from audioldm.commands.translator import main
+from audioldm.latent_diffusion.model import LatentDiffusion
 from translator.model import Memory, Translator, load_translator, save_translator
 from translator.settings import EIGHTEEN
 from translator.shards.text_files import write_text_pair
@@ -80,7 +80,7 @@ def test_help_and_list_are_quick_and_need_no_torch() -> None:
     for arguments in ("['-h']", "['train', '-h']", "['list']", "['train', 'x', '--data', '/nowhere']"):
         code = f"""
 import sys
-from audioldm.translators import main
+from audioldm.commands.translator import main
 try:
     main({arguments})
 except SystemExit:
@@ -257,7 +257,7 @@ def test_installed_is_found_by_name(command, tiny_folder: Path, spaces, tmp_path
     assert load_translator(target).metadata["data"] == "mine"
     assert any("mine" in line and "installed" in line for line in command("list", "--model", tiny_folder)[1])
     arguments = ["--model_name", str(tiny_folder), "-t", str(picture), "-dur", "0.5", "--translator", "mine"]
-    assert audioldm.cli.main(arguments) == 0
+    assert audioldm.commands.generate.main(arguments) == 0
     (wav,) = capsys.readouterr().out.splitlines()
     assert "mine" in json.dumps(json.loads(Path(wav).with_suffix(".json").read_text()))
     before = files(tmp_path / "cache")
@@ -273,7 +273,7 @@ def test_the_thesis_files_install_for_a_model_that_is_named(command, tiny_folder
     assert not (tmp_path / "cache").exists()
     assert command("install", "wit_cos_16.pth", "--model", tiny_folder)[0] == 0
     model, clip = LatentDiffusion.from_folder(tiny_folder, "cpu"), torch.randn(1, 512)
-    assert torch.equal(model.translator("wit_cos_16")(clip), network(clip))
+    assert torch.equal(translators.load(model, "wit_cos_16")(clip), network(clip))
     torch.save(Translator(16, 32).state_dict(), "small.pth")
     refused(command("install", "small.pth", "--model", tiny_folder), "32", "512")
 
@@ -382,7 +382,7 @@ def test_memory_works_at_once_and_says_what_it_leaned_on(
     def sound() -> tuple[list[str], list[str]]:
         caplog.clear()
         arguments = ["--model_name", str(tiny_folder), "-t", str(picture), "-dur", "0.5", "--translator", "memory"]
-        assert audioldm.cli.main(arguments) == 0
+        assert audioldm.commands.generate.main(arguments) == 0
         return capsys.readouterr().out.splitlines(), list(caplog.messages)
 
     (wav,), said = sound()
@@ -418,7 +418,7 @@ def test_a_model_without_translators_is_told_both_ways(
     content.pop("default_translator")
     index.write_text(json.dumps(content))
     chosen = ["--translator", name] if name else []
-    assert audioldm.cli.main(["--model_name", str(copy), "-t", str(picture), *chosen]) == 2
+    assert audioldm.commands.generate.main(["--model_name", str(copy), "-t", str(picture), *chosen]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "--translator memory works at once" in line
     steps = [step.split() for step in line.split("or train one: ")[1].split(" && ")]

@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 from server import Server
 
-from audioldm.fetch import download
-from translator import InputError
+from audioldm import translators
+from audioldm.errors import InputError
+from audioldm.inputs.web import download
 from translator.evaluation import imagehear, metrics
 from translator.evaluation.judge import evaluate_images, judge_pairs
 from translator.evaluation.pictures import Picture, class_prompts, read_pictures, read_prompts
@@ -489,7 +490,7 @@ class Starter:
         self.name, self.spaces = self.model.folder.name, self.model.spaces
 
     def image(self, source: str) -> torch.Tensor:
-        from audioldm.images import load_image
+        from audioldm.inputs.images import load_image
 
         return self.model.clip.encode_image([load_image(source)])
 
@@ -509,7 +510,7 @@ def test_the_starter_on_photographs(tmp_path: Path) -> None:
     pictures = read_pictures(tmp_path / "some.csv", PHOTOS)
     starter = Starter()
     prompts = class_prompts(pictures, read_prompts(REPOSITORY / "models" / "starter" / "sounds.json"))
-    translator = starter.model.translator(None)
+    translator = translators.load(starter.model)
     untrained = Translator(512).eval()
     report = evaluate_images(starter, pictures, prompts, {"own": translator, "untrained": untrained}, default="own")
 

@@ -1,4 +1,4 @@
-"""``python -m audioldm.checkpoints.verify`` on upstream's golden outputs: right, wrong, incomplete."""
+"""``python -m audioldm.convert.verify`` on upstream's golden outputs: right, wrong, incomplete."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from upstream import GOLDEN
 
-from audioldm.checkpoints import verify
+from audioldm.convert import verify
 
 pytestmark = pytest.mark.skipif(not GOLDEN.is_dir(), reason="shared/golden is not beside this checkout")
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from audioldm.clap.spaces import clap_fingerprint, clip_fingerprint
+from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from translator.model import Translator, save_translator
 
 WORDS = ["a dog barking", "rain falls on a roof", "someone plays the church organ", "waves at the sea"]
@@ -235,7 +235,7 @@ def _tokenizer(folder: Path) -> None:
 
 
 def _references(folder: Path) -> None:
-    from audioldm.checkpoints.registry import ModelFolder
+    from audioldm.checkpoints.layout import ModelFolder
     from audioldm.clap.encoders import CLAPAudioEmbeddingClassifierFreev2
 
     clap = CLAPAudioEmbeddingClassifierFreev2(ModelFolder(folder, {}))

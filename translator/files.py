@@ -18,9 +18,15 @@ BLOCK = 1 << 20  # bytes
 PART = ".part"  # suffix of temporary names; they begin with a dot
 
 
-def write(path: Path, content: bytes, *, replace: bool = True) -> None:
-    """Write the file ``path``, see ``writing``."""
-    with writing(path, replace=replace) as file:
+def write(path: Path, content: bytes) -> None:
+    """Write the file ``path``, in place of an existing one. Raises OSError."""
+    with writing(path) as file:
+        file.write(content)
+
+
+def write_new(path: Path, content: bytes) -> None:
+    """Write the new file ``path``. Raises FileExistsError if it exists, and OSError if it cannot be written."""
+    with writing(path, replace=False) as file:
         file.write(content)
 
 

@@ -1,1 +1,1 @@
-"""Where models are (registry) and how their parts are read (folder)."""
+"""Models on disk and on the way there: layout, loading, spaces, the hub, downloads."""

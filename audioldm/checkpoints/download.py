@@ -5,7 +5,8 @@ file that is); afterwards FILE.sha256 (as sha256sum writes it) and FILE.verified
 it was last hashed). A file that still has that size and time is taken as it is; any other is hashed anew, so that a
 damaged one, or half of one that another program left, is found before anything reads it.
 
-The addresses are the registry's, not a stranger's: here, unlike in fetch.py, proxies and private addresses are fine.
+The addresses are published.py's, not a stranger's: here, unlike in inputs/web.py, proxies and private addresses are
+fine.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from . import registry
+from .published import UPSTREAM
 from .transfer import PAUSES, Transfer, amount, forget
 
 CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
@@ -51,16 +52,16 @@ def cache_dir() -> Path:
 
 
 def checkpoint_path(name: str) -> Path:
-    """Where the checkpoint of registry.UPSTREAM called ``name`` is, or will be."""
+    """Where the checkpoint of published.UPSTREAM called ``name`` is, or will be."""
     return cache_dir() / f"{name}.ckpt"
 
 
 def checkpoint(name: str) -> Path:
-    """The verified file of the checkpoint of registry.UPSTREAM called ``name``, downloaded if need be.
+    """The verified file of the checkpoint of published.UPSTREAM called ``name``, downloaded if need be.
 
     Raises InputError: offline, no space, not what the publisher has, …
     """
-    known = registry.UPSTREAM[name]
+    known = UPSTREAM[name]
     return download(
         known.url,
         checkpoint_path(name),
@@ -74,7 +75,7 @@ def checkpoint(name: str) -> Path:
 
 def state(name: str) -> str:
     """What is there of the checkpoint called ``name``, in words; neither opens the file nor asks a server."""
-    known, path = registry.UPSTREAM[name], checkpoint_path(name)
+    known, path = UPSTREAM[name], checkpoint_path(name)
     if path.is_file():
         return "downloaded" if _is_verified(path, known.md5) else "downloaded, to be checked at its next use"
     with contextlib.suppress(OSError):

@@ -13,21 +13,15 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..clap.spaces import CLAP_PROJECTIONS as PROJECTIONS
 from ..errors import InputError
-from .registry import INDEX, LICENCE, UPSTREAM, WEIGHTS, ModelFolder, open_folder
+from .layout import INDEX, WEIGHTS, open_folder
+from .published import LICENCE, UPSTREAM
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
 T = TypeVar("T")
 
-# What a model of the hub cannot do; {original} is the name of the same one with both towers.
-TEXT_ONLY = (
-    "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
-    "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
-    "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
-)
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "clap", "clip")  # folders of a repository that have weights
 NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_config.json")  # beside the weights
 # Channels of an attention head, by the UNet's channels (upstream's num_head_channels), which the configs lack.
@@ -85,30 +79,6 @@ def snapshot(
     finally:
         if quiet:
             enable_progress_bars()
-
-
-def text_only(folder: ModelFolder) -> str:
-    """The sentence for whoever asks a model without an audio tower to hear (``folder.hears`` is False)."""
-    original = next((name for name, known in UPSTREAM.items() if known.repo == folder.name), "audioldm-s-full-v2")
-    return TEXT_ONLY.format(model=folder.name, original=original)
-
-
-def check_audio_tower(folder: ModelFolder) -> None:
-    """See that the clap/ that was put into a folder of the hub's layout is of the same space as its text_encoder/.
-
-    Raises InputError.
-    """
-    from .folder import read_tensors  # with torch, which only this needs here
-
-    encoder = ModelFolder(folder.path / "text_encoder", {})
-    ours = read_tensors(folder.weights("clap"), PROJECTIONS)
-    theirs = read_tensors(encoder.weights("."), PROJECTIONS[:1])
-    if PROJECTIONS[1] not in ours:
-        raise InputError(f"{folder.path / 'clap'} has no audio tower; it can as well be left out")
-    wanted, given = theirs.get(PROJECTIONS[0]), ours.get(PROJECTIONS[0])
-    same = wanted is not None and given is not None and given.shape == wanted.shape
-    if not (same and given.allclose(wanted, rtol=1e-2, atol=1e-4)):  # so near that one may be stored in 16 bits
-        raise InputError(f"{folder.path / 'clap'} is the CLAP of another model than text_encoder/ beside it")
 
 
 def corrected_unet_config(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:

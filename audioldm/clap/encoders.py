@@ -21,9 +21,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints import hub
-from ..checkpoints.folder import load, read_json, read_tensors, using
-from ..checkpoints.registry import ModelFolder
+from ..checkpoints.layout import ModelFolder, text_only
+from ..checkpoints.load import load, read_json, read_tensors, using
 from ..errors import InputError
 from .tokenizer import read_tokenizer
 
@@ -69,7 +68,7 @@ class CLAPAudioEmbeddingClassifierFreev2:
         InputError if the model does not hear.
         """
         if not self.hears:
-            raise InputError(hub.text_only(self.folder))
+            raise InputError(text_only(self.folder))
         vectors = []
         for wave in waves:
             windows = torch.cat([self._embed_window(window) for window in self._windows(wave)])

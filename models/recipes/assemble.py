@@ -12,21 +12,21 @@ import json
 import torch
 from safetensors.torch import save_file
 
-from audioldm.checkpoints.registry import ModelFolder
+from audioldm.checkpoints.layout import ModelFolder
 from audioldm.clap.encoders import CLAPAudioEmbeddingClassifierFreev2
 
 from . import data, texts
-from .unet import translated
+from .unet import DEFAULT_TRANSLATOR, translated
 
 INDEX = {
     "_class_name": "LatentDiffusion",
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
-    "vocoder": ["transformers", "SpeechT5HifiGan"],
+    "vocoder": ["audioldm", "SpectralVocoder"],
     "scheduler": ["diffusers", "DDIMScheduler"],
     "clap": ["transformers", "ClapModel"],
     "clip": ["transformers", "VisionTextDualEncoderModel"],
-    "default_translator": "audiocaps_wit_cl_512",
+    "default_translator": DEFAULT_TRANSLATOR,
     "defaults": {"sampler": "dpm++", "ddim_steps": 25, "guidance_scale": 1.5, "n_candidates": 3},
 }
 UNKNOWN_SHARE = 0.05  # of the known sounds' own sentences, and of imagined pictures, that may be called unknown

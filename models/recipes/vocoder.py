@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from audioldm.audio import HOP_LENGTH, LOG_FLOOR, N_FFT, SAMPLE_RATE, mel_filters
-from audioldm.vocoder import SpectralVocoder
+from audioldm.latent_diffusion.vocoder import SpectralVocoder
 
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, features_and_score, fit, save_half
@@ -25,7 +25,7 @@ BATCH = 12
 KNOWN_SHARE = 0.6  # of the crops that come from the twenty sounds
 RESOLUTIONS = (128, 256, 512, 1024, 2048)  # FFT sizes of the reconstruction loss, hop a quarter
 CRITIC_RESOLUTIONS = (256, 512, 1024)
-MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 0.5
+MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 1.5
 CRITICS_FROM = 0.2  # of the time
 
 

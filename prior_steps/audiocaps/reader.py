@@ -9,7 +9,7 @@ from pathlib import Path
 
 from audioldm.checkpoints.download import cache_dir, download
 from audioldm.errors import InputError
-from audioldm.files import sha256
+from translator.files import sha256
 
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files

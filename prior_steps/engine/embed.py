@@ -18,7 +18,7 @@ from ..readers.rows import OK, Row
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from audioldm.latent_diffusion import LatentDiffusion
+    from audioldm.latent_diffusion.model import LatentDiffusion
 
 Kind = Literal["text", "image"]  # what CLIP is shown: the caption or the picture
 CLIP, CLAP = TOWERS = ("clip", "clap")
@@ -79,8 +79,8 @@ class Embedder:
         if row.status != OK or self.kind == "text":
             return row, None
         from audioldm.errors import InputError
-        from audioldm.fetch import label
-        from audioldm.images import decode_image
+        from audioldm.inputs.images import decode_image
+        from audioldm.inputs.web import label
 
         name = label(row.url) if row.url else "the picture"
         if row.content is None:

@@ -26,8 +26,8 @@ from urllib.parse import urlsplit
 
 from audioldm import __version__
 from audioldm.errors import InputError
-from audioldm.fetch import LIMITS, DownloadError, Limits, download, label
-from audioldm.images import check_header
+from audioldm.inputs.images import check_header
+from audioldm.inputs.web import LIMITS, DownloadError, Limits, download, label
 
 from ..readers.rows import OK, Row
 from .cache import Answer, Cache

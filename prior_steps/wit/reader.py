@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
-from audioldm.fetch import LIMITS, too_many_bytes
+from audioldm.inputs.web import LIMITS, too_many_bytes
 from translator.tables import Table
 
 from ..readers.captions import CLEANING, Cleaning

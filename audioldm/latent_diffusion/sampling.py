@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
+from ..errors import InputError
 from .windows import blend
 
 # Where noise comes from: a generator on the CPU, so that devices agree, or tensors that are ready, to be taken
@@ -41,6 +41,19 @@ def draw(shape: Sequence[int], generator: Noise) -> Tensor:
     if noise.shape != tuple(shape):
         raise ValueError(f"noise of shape {tuple(noise.shape)} where {tuple(shape)} is needed")
     return noise
+
+
+def begin(seed: int) -> torch.Generator:
+    """The generator of one sound's noise, where upstream's has come to when it draws the first noise of one text.
+
+    Upstream encodes a silence of 10 s for nothing, which draws the noise of its latents, and then draws a number
+    for each of two copies of the prompt, to leave it out by chance. None of that is done here, but drawn, so that
+    the same seed gives upstream's own sound (with --sampler ddim, one sound and one candidate).
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    torch.randn(1, 8, 256, 16, generator=generator)
+    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
+    return generator
 
 
 def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
@@ -146,6 +159,11 @@ def add_noise(scheduler: Any, clean: Tensor, index: int, generator: Noise) -> Te
     """``clean`` (B, C, T, F) as noisy as before step ``index``; one draw."""
     signal, noise = level(scheduler, index)
     return signal * clean + noise * draw(clean.shape, generator).to(clean.device)
+
+
+def clamp_runaway(latents: Tensor) -> Tensor:
+    """Latents that have run away (beyond ±100) clipped to ±10, as upstream does; others as they are."""
+    return latents.clamp(-10, 10) if latents.abs().max() > 100 else latents
 
 
 def denoise(

@@ -8,8 +8,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .errors import InputError
-from .files import write_new
+from translator.files import write_new
+
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checkpoints import hub
 from ..errors import InputError
-from . import hub
 from .tables import Tensors, check, count, need, rename
 
 RESNET = {

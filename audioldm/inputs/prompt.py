@@ -1,15 +1,24 @@
-"""What is this prompt: words, or an image? And what may a file made from it be called?"""
+"""A prompt: its kind (words, image, sound, saved vector), its content, and the name of files made from it."""
 
 from __future__ import annotations
 
 import os
 import re
 import unicodedata
-from typing import Literal
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import unquote, urlsplit
 
-from audioldm.errors import InputError
+from ..errors import InputError
+from ..options import MAX_DURATION
+from .vector import SUFFIX, read_vector
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MAX_PROMPTS = 64
 MAX_SLUG = 60  # characters
 ACCEPTED = "a prompt is words, an http(s) URL, a data URI or the name of an image file"
 
@@ -25,11 +34,72 @@ _MAGIC = re.compile(
 )
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What to make a sound of, read and found good."""
+
+    kind: Literal["text", "image", "audio", "vector"]
+    source: str  # as the user gave it: words, URL, file name …
+    content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
+
+
+def read_prompt(
+    prompt: str | PathLike[str] | Image | None = None, audio_file: str | Path | None = None
+) -> Prompt:
+    """Read a prompt: words, an image (URL, file, data URI, PIL image) or a saved vector (.npy), or else a sound file.
+
+    A path (not a str) is that of an image or a vector, whatever it looks like. Of a sound, the first ten minutes
+    count. Raises InputError.
+    """
+    if (prompt is None) == (audio_file is None):
+        raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
+    if audio_file is not None:
+        from ..audio import read_wave
+
+        return Prompt("audio", str(audio_file), read_wave(audio_file, MAX_DURATION))
+    if isinstance(prompt, str | PathLike) and _is_vector(prompt):
+        path = str(prompt).strip()
+        return Prompt("vector", path, read_vector(path))
+    if isinstance(prompt, PathLike):
+        from .images import load_image
+
+        return Prompt("image", str(prompt), load_image(str(prompt)))
+    if not isinstance(prompt, str):
+        from .images import to_rgb
+
+        return Prompt("image", "image", to_rgb(prompt))
+    if kind_of(prompt) == "text":
+        # A terminal may hand over bytes that are no UTF-8, which Python keeps as lone surrogates.
+        words = prompt.strip().encode(errors="replace").decode()
+        return Prompt("text", words, words)
+    from .images import load_image
+
+    return Prompt("image", prompt.strip(), load_image(prompt))
+
+
+def read_prompts(texts: Any, audio_file: str | Path | None = None) -> tuple[Prompt, ...]:
+    """Read one prompt or a list of them, and the sound file after them, if any. Raises InputError."""
+    texts = [] if texts is None else list(texts) if isinstance(texts, list | tuple) else [texts]
+    if len(texts) + (audio_file is not None) > MAX_PROMPTS:
+        raise InputError(f"at most {MAX_PROMPTS} prompts can be mixed")
+    prompts = [read_prompt(text) for text in texts]
+    if audio_file is not None:
+        prompts.append(read_prompt(audio_file=audio_file))
+    if not prompts:
+        raise InputError("give a prompt: a text or an image (-t), or a sound file (-f)")
+    return tuple(prompts)
+
+
+def _is_vector(prompt: str | PathLike[str]) -> bool:
+    name = os.fspath(prompt)
+    return isinstance(name, str) and name.strip().lower().endswith(SUFFIX) and "://" not in name
+
+
 def kind_of(prompt: str) -> Literal["text", "image"]:
     """Tell whether `prompt` stands for an image or is the words themselves.
 
     Images are http(s) URLs, `data:` URIs and local files; whether they hold a readable image is for
-    `audioldm.images.load_image` to say. A bare word is a file only if that file is an image, so a file named
+    `audioldm.inputs.images.load_image` to say. A bare word is a file only if that file is an image, so a file named
     "rain" in the current folder does not change what the word means.
 
     Raises:

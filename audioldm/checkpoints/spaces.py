@@ -35,7 +35,7 @@ def dimension(weights: Path, projections: tuple[str, str]) -> int:
 def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
     try:
         if weights.suffix == ".bin":
-            from ..checkpoints.folder import read_tensors  # with torch, which a pickle needs
+            from .load import read_tensors  # with torch, which a pickle needs
 
             tensors = read_tensors(weights, names)
             return [tensors[name].numpy() for name in names]

@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
-from .errors import InputError
-from .prompts import in_folder, is_image_name, is_list_name, slug
+from ..errors import InputError
+from .prompt import in_folder, is_image_name, is_list_name, slug
 
 PROMPT_KEYS = ("prompt", "caption", "text", "image", "url", "file")  # the first that is not blank is the prompt
 OPTIONS = {  # GenerateOptions' that a row may set, and what a text means there

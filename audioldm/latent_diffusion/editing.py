@@ -2,61 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .errors import InputError
-from .options import MAX_DURATION, GenerateOptions
+from ..errors import InputError
+from ..options import GenerateOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .latent_diffusion import LatentDiffusion
+    from ..inputs.sounds import Original
+    from .model import LatentDiffusion
 
-SHORTEST = 0.5  # seconds; a shorter sound is followed by silence
 FADE = 4  # mel frames, 40 ms: how long what is made new takes to come in from what is kept
-
-
-@dataclass(frozen=True)
-class Original:
-    """The sound that an edit begins with: ``wave`` float32 (N,) at 16 kHz, and its file's name."""
-
-    path: str
-    wave: np.ndarray
-
-    @property
-    def duration(self) -> float:
-        """Seconds, within what can be generated."""
-        from .audio import SAMPLE_RATE
-
-        return max(SHORTEST, len(self.wave) / SAMPLE_RATE)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the float32 samples, 64 hex digits."""
-        return hashlib.sha256(self.wave.tobytes()).hexdigest()
-
-
-def read_original(path: str | Path | None, mode: str, duration: float | None = None) -> Original:
-    """Read the sound to edit: any file that libsndfile reads, at any rate, channels averaged.
-
-    ``duration``: what the user asked for, in seconds; None: all of it, which must not be more than 600 s.
-    Raises InputError.
-    """
-    if path is None or not str(path):
-        raise InputError(f"--mode {mode} begins with a sound: give its file with -f")
-    from .audio import SAMPLE_RATE, read_wave
-
-    wave = read_wave(path, MAX_DURATION + 1)
-    if duration is None and len(wave) > MAX_DURATION * SAMPLE_RATE:
-        raise InputError(f"{path} is longer than {MAX_DURATION:g} s; -dur says how much of it to take")
-    return Original(str(path), wave)
 
 
 @dataclass(frozen=True)
@@ -96,8 +58,8 @@ class Source:
 
 def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions) -> Source:
     """Bring ``original`` to the options' duration, cut or followed by silence, and encode it. Raises InputError."""
-    from .audio import HOP_LENGTH
-    from .decoding import encode, latent_shape, level, mel_of, vae_factor
+    from ..audio import HOP_LENGTH
+    from .codec import encode, latent_shape, level, mel_of, vae_factor
 
     frames = latent_shape(model, options.duration)[2] * vae_factor(model)
     wave, gain, offset = level(original.wave, frames * HOP_LENGTH)
@@ -119,13 +81,13 @@ def transfer(
 
     No step: those of the source as they are.
     """
-    from .decoding import window
-    from .sampling import denoise_from, make_scheduler
+    from .codec import window
+    from .sampling import clamp_runaway, denoise_from, make_scheduler
 
     generator, clean = _begin(model, source, seed)
     scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
     return denoise_from(
-        model.unet, scheduler, tame(clean), options.steps_run, vector, unconditional, options.guidance_scale,
+        model.unet, scheduler, clamp_runaway(clean), options.steps_run, vector, unconditional, options.guidance_scale,
         generator, on_step=on_step, window=window(model),
     )  # fmt: skip
 
@@ -140,7 +102,7 @@ def inpaint(
     on_step: Callable[[], None] | None = None,
 ) -> Tensor:
     """Log-mel (1, 1, frames, 64): ``source``'s own where it is kept, made for ``vector`` (1, 512) elsewhere."""
-    from .decoding import to_mel, window
+    from .codec import to_mel, window
     from .sampling import draw, make_scheduler, masked
 
     mask, keep = source.region.mask.to(model.device), source.region.keep.to(model.device)
@@ -160,22 +122,17 @@ def put_back(source: Source, wave: Tensor) -> Tensor:
 
     As loud as the original, and with its offset.
     """
-    from .decoding import splice
+    from .codec import splice
 
     region = source.region
     spliced = splice(source.wave, wave[: len(source.wave)].cpu(), region.frames, region.bins)
     return spliced / source.gain + source.offset
 
 
-def tame(latents: Tensor) -> Tensor:
-    """Latents that have run away (beyond ±100) clipped to ±10, as upstream does; others as they are."""
-    return latents.clamp(-10, 10) if latents.abs().max() > 100 else latents
-
-
 def _begin(model: LatentDiffusion, source: Source, seed: int) -> tuple[object, Tensor]:
     """A sound's generator, and latents drawn with it from the source's distribution.
 
-    As upstream, which draws the latents, then two numbers for its prompts (see pipeline.begin), then the rest.
+    As upstream, which draws the latents, then two numbers for its prompts (see sampling.begin), then the rest.
     """
     import torch
 
@@ -196,7 +153,7 @@ def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
     """
     import torch
 
-    from .decoding import latent_shape, vae_factor
+    from .codec import latent_shape, vae_factor
 
     _, _, length, height = latent_shape(model, options.duration)
     factor = vae_factor(model)
@@ -227,7 +184,7 @@ def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
 
 def _frames(seconds: tuple[float, float], duration: float, count: int) -> tuple[int, int]:
     """The mel frames of a time in seconds; with the sound's end, all to the end."""
-    from .audio import FRAMES_PER_SECOND
+    from ..audio import FRAMES_PER_SECOND
 
     start, stop = seconds
     stop = count if stop >= duration else min(count, math.ceil(round(stop * FRAMES_PER_SECOND, 6)))
@@ -236,14 +193,14 @@ def _frames(seconds: tuple[float, float], duration: float, count: int) -> tuple[
 
 def _middles(count: int) -> np.ndarray:
     """The middles of the mel bands, in Hz."""
-    from .audio import mel_filters
+    from ..audio import mel_filters
 
     filters = mel_filters(count).double().numpy()
     return (filters @ _bin_frequencies()) / filters.sum(axis=1).clip(min=1e-12)
 
 
 def _bin_frequencies() -> np.ndarray:
-    from .audio import N_FFT, SAMPLE_RATE
+    from ..audio import N_FFT, SAMPLE_RATE
 
     return np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
 

@@ -9,8 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from . import output
-from .errors import InputError
+from ..errors import InputError
+from .destination import Destination, check_folder
 
 NAME = "manifest.jsonl"
 FIELDS = ("id", "prompt", "status", "error", "warning", "files", "seed", "model", "translator", "seconds", "key")
@@ -26,7 +26,7 @@ class Manifest:
         self.folder = Path(os.path.expanduser(folder))
         self.path = self.folder / NAME
         self._done: dict[str, dict[tuple[str, ...], None]] = {}  # by key, the files of each time it was made
-        self._made = output.check_folder(self.folder)
+        self._made = check_folder(self.folder)
         try:
             self._file = open(self.path, "a+b")
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -88,4 +88,4 @@ class Manifest:
             self.path.unlink(missing_ok=True)
         self._file.close()
         if empty:
-            output.Destination(self.folder, "", made=self._made).__exit__()
+            Destination(self.folder, "", made=self._made).__exit__()

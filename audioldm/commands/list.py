@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from translator import zoo
 
-from .checkpoints import download, registry
-from .clap.spaces import clap_fingerprint, clip_fingerprint
-from .errors import InputError
-from .translators import home
+from .. import registry
+from ..checkpoints import download
+from ..checkpoints.layout import open_folder
+from ..checkpoints.published import UPSTREAM
+from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from ..errors import InputError
+from ..translators import home
 
 
 def listing() -> list[str]:
@@ -17,7 +20,7 @@ def listing() -> list[str]:
     lines, shown = ["models and their translators (* default):"], set()
     for name in registry.names():
         try:
-            folder = registry.open_folder(registry.models_dir() / name)
+            folder = open_folder(registry.models_dir() / name)
             spaces = clip_fingerprint(folder.weights("clip")), clap_fingerprint(folder.weights("clap"))
         except InputError as error:
             lines.append(f"  {name}: not usable: {error}")
@@ -41,9 +44,9 @@ def listing() -> list[str]:
 def _published() -> list[str]:
     """Lines on AudioLDM's own checkpoints, with what is there of them."""
     lines = [f"AudioLDM's models, downloaded at first use to {download.cache_dir()} ({download.CACHE_VARIABLE}):"]
-    for name, known in registry.UPSTREAM.items():
+    for name, known in UPSTREAM.items():
         lines.append(f"  {name}: {download.amount(known.about)}, {known.licence}, {download.state(name)}")
-    hub = ", ".join(known.repo for known in registry.UPSTREAM.values() if known.repo)
+    hub = ", ".join(known.repo for known in UPSTREAM.values() if known.repo)
     return [*lines, f"  from the hub, without ranking and sounds as prompts: {hub}"]
 
 

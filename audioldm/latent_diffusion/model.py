@@ -14,18 +14,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from translator import TranslatorError, settings, zoo
-
-from .checkpoints import hub, registry
-from .checkpoints.registry import ModelFolder
-from .clap.spaces import CLAP_PROJECTIONS, CLIP_PROJECTIONS, clap_fingerprint, clip_fingerprint, dimension
-from .errors import InputError
+from ..checkpoints import hub
+from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, text_only
+from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from ..errors import InputError
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from .clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
+    from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
 
 
 # For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
@@ -48,6 +46,7 @@ class LatentDiffusion:
             raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
         self.folder = folder
         self.frugal = False  # whether a part may be forgotten after its last use in a run: for who makes one run only
+        self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self._wanted_device = device
 
     @classmethod
@@ -56,7 +55,7 @@ class LatentDiffusion:
 
         ``device``: "cpu", "cuda", "cuda:1" … or "auto", which is a GPU if there is one.
         """
-        return cls(registry.open_path(path), device)
+        return cls(open_folder(path), device)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -87,7 +86,7 @@ class LatentDiffusion:
     def latent_shape(self) -> tuple[int, int | None, int]:
         """Channels of the latents, frames of those that the UNet was trained on (None: it does not say), and the
         number of which their frames must be a multiple. The UNet itself is not read for it."""
-        from .checkpoints.folder import using
+        from ..checkpoints.load import using
 
         with using(self.folder.part("unet") / "config.json"):
             size, halvings = self._unet_config.get("sample_size"), len(self._unet_config["block_out_channels"]) - 1
@@ -97,14 +96,14 @@ class LatentDiffusion:
     @cached_property
     def dimension(self) -> int:
         """Numbers in a condition: 512."""
-        from .checkpoints.folder import using
+        from ..checkpoints.load import using
 
         with using(self.folder.part("unet") / "config.json"):
             return int(self._unet_config["projection_class_embeddings_input_dim"])
 
     @cached_property
     def _unet_config(self) -> dict[str, Any]:
-        from .checkpoints.folder import read_json
+        from ..checkpoints.load import read_json
 
         config = read_json(self.folder.part("unet") / "config.json")
         if self.folder.in_hub_layout:
@@ -135,7 +134,7 @@ class LatentDiffusion:
     @cached_property
     def hop_length(self) -> int:
         """Samples that the vocoder makes of one mel frame: 160. The vocoder itself is not read for it."""
-        from .checkpoints.folder import using
+        from ..checkpoints.load import using
 
         with using(self.folder.part("vocoder") / "config.json"):
             config = self._vocoder_config
@@ -143,30 +142,30 @@ class LatentDiffusion:
 
     @cached_property
     def _vocoder_config(self) -> dict[str, Any]:
-        from .checkpoints.folder import read_json
+        from ..checkpoints.load import read_json
 
         return read_json(self.folder.part("vocoder") / "config.json")
 
     @cached_property
     def scheduler(self) -> dict[str, Any]:
         """What the UNet was trained with: betas, prediction type …; sampling.make_scheduler takes it."""
-        from .checkpoints.folder import read_json
+        from ..checkpoints.load import read_json
 
         return read_json(self.folder.path / "scheduler" / "scheduler_config.json")
 
     @cached_property
     def clap(self) -> CLAPAudioEmbeddingClassifierFreev2:
         """CLAP; its text and audio towers are read separately, on first use."""
-        from .clap.encoders import CLAPAudioEmbeddingClassifierFreev2
+        from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2
 
         return CLAPAudioEmbeddingClassifierFreev2(self.folder, self.device)
 
     @cached_property
     def clip(self) -> ClipEncoder:
         """CLIP; its image and text towers are read separately, on first use."""
-        from .clap.encoders import ClipEncoder
+        from ..clap.encoders import ClipEncoder
 
-        return ClipEncoder(*self._clip_files, self.device)
+        return ClipEncoder(*self.clip_files, self.device)
 
     def release(self, *parts: str) -> None:
         """Forget ``parts`` ("clip" …), and with them their memory; they are read anew if they are used again."""
@@ -174,19 +173,19 @@ class LatentDiffusion:
             self.__dict__.pop(part, None)
 
     @cached_property
-    def _clip_files(self) -> tuple[Path, Path]:
+    def clip_files(self) -> tuple[Path, Path]:
         """The folder and the weights of CLIP: the model's own, or else the hub's CLIP_REPOSITORY."""
         if self.folder.part("clip").is_dir():
             return self.folder.part("clip"), self.folder.weights("clip")
         path = hub.snapshot(
             CLIP_REPOSITORY, CLIP_FILES, instead=f"a copy of it can be put into {self.folder.path / 'clip'}"
         )
-        return path, next(path / name for name in CLIP_FILES if name in registry.WEIGHTS and (path / name).is_file())
+        return path, next(path / name for name in CLIP_FILES if name in WEIGHTS and (path / name).is_file())
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:
         """Image → CLIP → translator → CLAP space."""
-        from .clap.encoders import ImageEncoder
+        from ..clap.encoders import ImageEncoder
 
         return ImageEncoder(self.clip)
 
@@ -204,7 +203,7 @@ class LatentDiffusion:
         mean the same; a plain number in sounds.json is the one for text. ([], None, {}) for a model that does
         not say. Raises InputError.
         """
-        from .checkpoints.folder import read_json, using
+        from ..checkpoints.load import read_json, using
 
         path = self.folder.path / "sounds.json"
         vectors = self._references.get("sounds")
@@ -224,72 +223,23 @@ class LatentDiffusion:
     def spaces(self) -> tuple[str, str]:
         """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
         if not self.folder.hears:
-            raise InputError(f"which space a translator must lead to cannot be told: {hub.text_only(self.folder)}")
-        return clip_fingerprint(self._clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
+            raise InputError(f"which space a translator must lead to cannot be told: {text_only(self.folder)}")
+        return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property
     def sha256(self) -> str:
         """One hash over all files of the model, 64 hex digits; the first time, about a second for a gigabyte."""
         return self.folder.sha256()
 
-    def find_translator(self, name: str | None = None) -> zoo.Entry:
-        """The translator file called ``name`` (or at that path; None: the model's default) for these spaces.
-
-        "memory" is made for any model, when it is first asked for. Raises InputError: unknown name, with the nearest
-        ones, or a translator of other spaces.
-        """
-        from . import translators
-
-        name = self.folder.index.get("default_translator") if name is None else name
-        if name is None:
-            raise InputError(
-                f"no translator from pictures to sounds comes with {self.folder.name}; {translators.ways(self)}"
-            )
-        try:
-            return zoo.find(name, translators.roots(self.folder), *self.spaces)
-        except TranslatorError as error:
-            if name == settings.MEMORY:
-                return zoo.read_entry(translators.remember(self))
-            way = f"; {translators.ways(self, name)}" if settings.trainable(name) else ""
-            raise InputError(f"{error}{way}") from None
-
-    def translator(self, name: str | None = None) -> nn.Module:
-        """The translator that find_translator finds, loaded. Raises InputError."""
-        entry = self.find_translator(name)  # first: a wrong name is told before torch takes its seconds
-        if entry.path not in self._translators:
-            from translator.model import load_translator
-
-            try:
-                translator = load_translator(entry.path)
-            except TranslatorError as error:
-                raise InputError(str(error)) from None
-            self._check_dimensions(entry, translator.dim)
-            self._translators[entry.path] = translator
-        return self._translators[entry.path]
-
-    def _check_dimensions(self, entry: zoo.Entry, dim: int) -> None:
-        """A .pth file does not say which spaces it belongs to, but their dimensions must be its own."""
-        clip = dimension(self._clip_files[1], CLIP_PROJECTIONS)
-        clap = dimension(self.folder.weights("clap"), CLAP_PROJECTIONS)
-        if not dim == clip == clap:
-            raise InputError(
-                f'the translator "{entry.name}" is for spaces of {dim} dimensions, '
-                f"but this model's CLIP space has {clip} and its CLAP space {clap}"
-            )
-
-    @cached_property
-    def _translators(self) -> dict[Path, nn.Module]:
-        return {}
-
     @cached_property
     def _references(self) -> dict[str, Tensor]:
-        from .checkpoints.folder import read_tensors
+        from ..checkpoints.load import read_tensors
 
         path = self.folder.path / "reference.safetensors"
         return read_tensors(path) if path.is_file() else {}
 
     def _load(self, part: str, build: Any, adapt: Any = dict) -> nn.Module:
-        from .checkpoints.folder import load, read_json, using
+        from ..checkpoints.load import load, read_json, using
 
         path = self.folder.path / part / "config.json"
         with using(path):

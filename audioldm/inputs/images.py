@@ -21,8 +21,8 @@ from urllib.parse import unquote_to_bytes
 import numpy as np
 from PIL import Image, ImageOps
 
-from audioldm.errors import InputError
-from audioldm.fetch import LIMITS, Limits, download, label, too_many_bytes
+from ..errors import InputError
+from .web import LIMITS, Limits, download, label, too_many_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # no EPS: it runs programs
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.

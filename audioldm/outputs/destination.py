@@ -1,39 +1,23 @@
-"""Results on disk: a wav, and a JSON with all it takes to make it again. Nothing is overwritten.
-
-Two things the JSON leaves out: the data of a data URI (the hash of its picture is there), and a URL's password.
-"""
+"""Results on disk: wavs under names of time and prompt, each with its JSON. Nothing is overwritten."""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import os
-import platform
-import re
 import tempfile
 import time
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .embedding import SUFFIX, write_vector
-from .errors import InputError
-from .files import sha256
-from .prompts import is_data_uri, slug
+from ..errors import InputError
+from ..inputs.prompt import slug
+from ..inputs.vector import SUFFIX, write_vector
 
 if TYPE_CHECKING:
     import numpy as np
-
-    from .conditioning import Prompt
-    from .editing import Original
-    from .latent_diffusion import LatentDiffusion
-    from .options import GenerateOptions
-    from .pipeline import Sound
-
-LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")  # whatever may change the bytes
 
 
 def get_time() -> str:
@@ -156,110 +140,9 @@ def save_wave(waveform: np.ndarray, savepath: str | Path, name: str = "outwav") 
     return [destination.write(index, wave) for index, wave in enumerate(waveform[:, 0])]
 
 
-def make_record(
-    model: LatentDiffusion,
-    prompts: Prompt | Sequence[Prompt],
-    translator: str | None,
-    options: GenerateOptions,
-    *,
-    weights: Sequence[float] | None = None,
-    negative: Prompt | None = None,
-    original: Original | None = None,
-) -> dict[str, Any]:
-    """What all sounds of a run share: prompts, model, translator (each with its hash), options, versions.
-
-    ``weights``: of the prompts; ``negative``: the prompt gone away from; ``original``: the sound begun with.
-    """
-    import torch
-
-    from . import __version__
-
-    prompts = [prompts] if not isinstance(prompts, Sequence) else list(prompts)
-    described = [_prompt_record(prompt) for prompt in prompts]
-    if len(prompts) > 1 or weights is not None:
-        weights = weights or [1.0] * len(prompts)
-        mixed = [{**one, "weight": weight} for one, weight in zip(described, weights, strict=True)]
-    else:
-        mixed = None
-    asked = [*prompts, negative] if negative else prompts
-    return {
-        **described[0],
-        "prompts": mixed,  # where there is more than the one above
-        "negative_prompt": _prompt_record(negative) if negative else None,
-        "original": _original_record(original) if original else None,
-        "model": _model_record(model),
-        "translator": _translator_record(model, translator) if any(p.kind == "image" for p in asked) else None,
-        "options": _options_record(options),
-        "device": str(model.device),
-        "threads": torch.get_num_threads(),
-        "versions": {
-            "audioldm": __version__,
-            "python": platform.python_version(),
-            **{name: metadata.version(name) for name in LIBRARIES},
-        },
-        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
-    }
-
-
-def sound_record(sound: Sound, elapsed: float) -> dict[str, Any]:
-    """What is a sound's own. ``elapsed``: seconds since the run began."""
-    return {
-        "item": sound.item,
-        "candidate": sound.candidate,
-        "noise_seed": sound.noise_seed,
-        "similarity": sound.similarity,
-        "samples": len(sound.wave),
-        "elapsed_seconds": round(elapsed, 3),
-    }
-
-
-def told(prompt: Prompt) -> str:
-    """The prompt as given, but of a data URI only its beginning and length, and of a URL no user or password."""
-    source = prompt.source
-    if prompt.kind != "image":
-        return source
-    if is_data_uri(source) and len(source) > 80:
-        return f"{source[:60]}… ({len(source)} characters)"
-    return re.sub(r"^(https?://)[^/?#]*@", r"\1", source, flags=re.I)
-
-
-def _prompt_record(prompt: Prompt) -> dict[str, Any]:
-    return {"prompt": told(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt)}
-
-
-def _original_record(original: Original) -> dict[str, Any]:
-    """Its name, and the SHA-256 of its float32 samples at 16 kHz."""
-    return {"file": original.path, "content_sha256": original.sha256}
-
-
-def _options_record(options: GenerateOptions) -> dict[str, Any]:
-    """All options, without those that another mode would have."""
-    return {name: value for name, value in dataclasses.asdict(options).items() if value is not None}
-
-
-def content_hash(prompt: Prompt) -> str:
-    """SHA-256 of what was encoded: UTF-8 of a text, RGB pixels, float32 samples of a sound or numbers of a vector."""
-    if prompt.kind == "text":
-        return hashlib.sha256(prompt.content.encode()).hexdigest()
-    return hashlib.sha256(prompt.content.tobytes()).hexdigest()
-
-
-def _model_record(model: LatentDiffusion) -> dict[str, Any]:
-    return {"name": model.folder.name, "sha256": model.sha256}
-
-
-def _translator_record(model: LatentDiffusion, name: str | None) -> dict[str, Any]:
-    entry = model.find_translator(name)
-    return {
-        "name": entry.name,
-        "sha256": sha256(entry.path),
-        **entry.metadata,
-    }
-
-
 def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:
     """Wav and JSON, both or neither. Raises FileExistsError if one of the two exists."""
-    from .audio import write_wave
+    from ..audio import write_wave
 
     if record is None:
         return write_wave(path, wave)

@@ -2,7 +2,7 @@
 
     audioldm-convert IN.ckpt FOLDER [--dtype fp16] [--tokenizer FOLDER]
 
-Each part has a table of its own (convert_unet, convert_vae, convert_vocoder, convert_clap); here the file is read
+Each part has a table of its own (unet, vae, vocoder, clap); here the file is read
 without running what is in it, split, and written: to a temporary folder, which then gets its name.
 """
 
@@ -22,10 +22,10 @@ from zipfile import is_zipfile
 
 from safetensors import SafetensorError
 
+from ..checkpoints.download import cache_dir
+from ..checkpoints.layout import INDEX, WEIGHTS, ModelFolder
 from ..clap.tokenizer import read_tokenizer
 from ..errors import InputError
-from . import download
-from .registry import INDEX, WEIGHTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -143,23 +143,23 @@ def convert(
     ``dtype``: of the weights on disk (DTYPES). ``tokenizer``: a folder with RoBERTa's; None leaves it out, and text
     prompts with it. Raises InputError.
     """
-    from . import convert_clap, convert_unet, convert_vae, convert_vocoder
+    from . import clap, unet, vae, vocoder
 
     if os.path.lexists(folder):
         raise InputError(f"{folder} exists already, and nothing is overwritten")
     untold = untold or Untold()
     parts = split(read(path))
-    rates = untold.upsample_rates or convert_vocoder.UPSAMPLE_RATES
-    dilations = untold.dilations or convert_vocoder.DILATIONS
+    rates = untold.upsample_rates or vocoder.UPSAMPLE_RATES
+    dilations = untold.dilations or vocoder.DILATIONS
     converted = {
-        "unet": convert_unet.convert(parts["unet"], untold.head_channels),
-        "vae": convert_vae.convert(parts["vae"], float(parts["scale_factor"][""])),
-        "vocoder": convert_vocoder.convert(parts["vocoder"], rates, dilations),
-        "clap": convert_clap.convert(parts["clap"], untold.text_heads),
+        "unet": unet.convert(parts["unet"], untold.head_channels),
+        "vae": vae.convert(parts["vae"], float(parts["scale_factor"][""])),
+        "vocoder": vocoder.convert(parts["vocoder"], rates, dilations),
+        "clap": clap.convert(parts["clap"], untold.text_heads),
     }
     extras = {
         "scheduler/scheduler_config.json": json.dumps(SCHEDULER, indent=2),
-        "clap/preprocessor_config.json": json.dumps(convert_clap.features(parts["clap"], untold.spectrogram), indent=2),
+        "clap/preprocessor_config.json": json.dumps(clap.features(parts["clap"], untold.spectrogram), indent=2),
     }
     if tokenizer is not None:
         extras[TOKENIZER] = read_tokenizer(tokenizer).to_str()
@@ -207,7 +207,6 @@ def _references(folder: Path) -> None:
     from safetensors.torch import save_file
 
     from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2
-    from .registry import ModelFolder
 
     clap = CLAPAudioEmbeddingClassifierFreev2(ModelFolder(folder, {}))
     save_file({"unconditional": clap.encode_tokens([0, 2]).clone()}, folder / "reference.safetensors")
@@ -223,7 +222,7 @@ def cached(path: Path, name: str | None = None) -> Path:
         raise InputError(f"no such checkpoint: {path}")
     facts = path.stat()
     key = hashlib.sha256(f"{path} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:8]
-    folder = download.cache_dir() / "converted" / key / (name or path.stem)
+    folder = cache_dir() / "converted" / key / (name or path.stem)
     if not (folder / INDEX).is_file():
         split(read(path))  # what is no checkpoint is told before anything else is
         log.warning("converting %s once, which takes about a minute for 2.5 GB; the next start is quick", path)
@@ -242,7 +241,7 @@ def find_tokenizer(checkpoint: Path) -> Path | None:
     beside = checkpoint.parent / "tokenizer"
     if beside.is_dir():
         return beside
-    from . import hub
+    from ..checkpoints import hub
 
     files = ("tokenizer.json", "vocab.json", "merges.txt")
     try:
@@ -250,30 +249,3 @@ def find_tokenizer(checkpoint: Path) -> Path | None:
     except InputError as error:
         log.warning("text prompts will not work, as there is no tokenizer: %s", error)
         return None
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``audioldm-convert``. Returns its exit code, as audioldm's."""
-    from ..cli import Parser, command
-
-    parser = Parser("audioldm-convert", description="Write an original AudioLDM checkpoint as a model folder.")
-    parser.add_argument("checkpoint", metavar="IN.ckpt", type=Path)
-    parser.add_argument("folder", metavar="OUT_FOLDER", type=Path)
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="of the weights [fp32]")
-    parser.add_argument("--tokenizer", metavar="FOLDER", type=Path, help="RoBERTa's [beside IN.ckpt, or the hub]")
-    parser.add_argument("--config", metavar="JSON", type=Path, help="upstream's configuration, for another size")
-
-    def run() -> int:
-        args = parser.parse_args(argv)
-        from .folder import read_json, using
-
-        untold = None
-        if args.config is not None:
-            with using(args.config):
-                untold = Untold.from_config(read_json(args.config))
-        split(read(args.checkpoint))
-        tokenizer = args.tokenizer or find_tokenizer(args.checkpoint)
-        print(convert(args.checkpoint, args.folder, args.dtype, tokenizer, untold))
-        return 0
-
-    return command(run, argv is None, parser.prog)

@@ -1,6 +1,6 @@
 """Do our parts compute what upstream AudioLDM computed? A line for each, with its error and what is allowed.
 
-    python -m audioldm.checkpoints.verify FOLDER
+    python -m audioldm.convert.verify FOLDER
 
 FOLDER holds a small checkpoint (tiny.ckpt, config.json, tokenizer/) and what upstream made of it (*.npz: inputs, noise
 and outputs). Ten times the noise of float32 arithmetic is allowed, which was measured as the largest difference
@@ -21,11 +21,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .. import audio, sampling
+from .. import audio
+from ..checkpoints.load import read_json
 from ..errors import InputError
-from ..latent_diffusion import LatentDiffusion
-from ..pipeline import begin
-from . import convert
+from ..latent_diffusion import sampling
+from ..latent_diffusion.model import LatentDiffusion
+from . import checkpoint
 
 # Largest absolute difference allowed: ten times the float32 noise floor.
 UNET, DECODE, ENCODE, VOCODER, EMBEDDING, MEL, LATENTS = 2.1e-5, 1.7e-4, 4.9e-5, 1.4e-5, 1.5e-6, 9.2e-5, 8e-5
@@ -136,7 +137,7 @@ def e2e_text_to_audio(model: LatentDiffusion, golden: dict[str, Any]) -> Check:
         latents, seed = golden[f"n{count}_latent"], int(golden[f"n{count}_seed"])
         condition = model.clap.encode_text([prompt])
         yield f"whole call, {count}: condition", condition, golden[f"n{count}_cond"][:1, 0], EMBEDDING
-        generator = begin(seed)
+        generator = sampling.begin(seed)
         scheduler = sampling.make_scheduler(model.scheduler, "ddim", steps)
         ours = sampling.denoise(
             model.unet, scheduler, sampling.draw(latents.shape, generator), condition.expand(count, -1),
@@ -171,14 +172,12 @@ def _recording(model: LatentDiffusion, steps: int) -> tuple[Any, list[Tensor]]:
 @torch.inference_mode()
 def verify(folder: Path) -> list[tuple[str, float, float]]:
     """(what, largest absolute error, tolerance) of everything in ``folder``. Raises InputError."""
-    from .folder import read_json
-
     config = read_json(folder / "config.json")
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
-        converted = convert.convert(
+        converted = checkpoint.convert(
             folder / "tiny.ckpt", Path(scratch) / "tiny", tokenizer=folder / "tokenizer",
-            untold=convert.Untold.from_config(config),
+            untold=checkpoint.Untold.from_config(config),
         )  # fmt: skip
         model = LatentDiffusion.from_folder(converted, "cpu")
         for check in CHECKS:
@@ -204,7 +203,7 @@ def _complete(comparisons: Check, file: Path) -> Check:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line for each comparison; returns 0, 1 if one is beyond its tolerance, or 2 for a bad folder."""
-    parser = argparse.ArgumentParser("python -m audioldm.checkpoints.verify", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m audioldm.convert.verify", description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path)
     try:
         rows = verify(parser.parse_args(argv).folder)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
-from .errors import InputError
-from .latent_diffusion import LatentDiffusion
+from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
+from ..errors import InputError
+from .model import LatentDiffusion
 from .windows import blend
 
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing

@@ -8,28 +8,18 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NamedTuple
 
-from . import __version__
-from .checkpoints.registry import DEFAULT_MODEL
-from .errors import InputError
-from .options import MODES, SAMPLERS, GenerateOptions
+from .. import __version__
+from ..errors import InputError
+from ..options import MODES, SAMPLERS, GenerateOptions
+from ..registry import DEFAULT_MODEL
+from .common import Parser, command
 
 if TYPE_CHECKING:
-    from .conditioning import Prompt
-    from .editing import Original
-    from .latent_diffusion import LatentDiffusion
-
-DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
-BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
-
-
-class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
-
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message.rstrip('.')}; {self.prog} -h lists the options")
-
+    from ..inputs.prompt import Prompt
+    from ..inputs.sounds import Original
+    from ..latent_diffusion.model import LatentDiffusion
 
 def _add_what(what: argparse._ArgumentGroup) -> None:
     what.add_argument(
@@ -130,49 +120,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     return command(lambda: run(parser().parse_args(argv)), as_program=argv is None)
 
 
-def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") -> int:
-    """Run one of our commands and return its exit code: 0, 2 (bad input), 130 (Ctrl-C) or 1 (anything else).
-
-    ``as_program``: whether the process ends with it. ``name``: the command's, which its messages begin with.
-    """
-    debug = os.environ.get(DEBUG) == "1"
-    try:
-        if not debug:
-            _quiet()
-        return run()
-    except InputError as error:
-        print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
-        return BAD_INPUT
-    except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
-        if as_program:  # Python may remember the interrupt and end by the signal instead
-            sys.stdout.flush()
-            os._exit(INTERRUPTED)
-        return INTERRUPTED
-    except BrokenPipeError:  # whoever read stdout has gone; let the interpreter's last flush succeed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except Exception as error:
-        if debug:
-            raise
-        print(
-            f"{name}: error: {type(error).__name__}: {_one_line(error)} ({DEBUG}=1 shows more)",
-            file=sys.stderr,
-        )
-        return FAILED
-
-
 def run(args: argparse.Namespace) -> int:
     """Make the sounds and print their paths; returns the exit code. Everything is checked before anything is made."""
     if args.list:
-        from .listing import listing
+        from .list import listing
 
         print("\n".join(listing()))
         return 0
     began = time.perf_counter()
-    from . import batch, output, pipeline
+    from .. import batch, conditioning, generation, pipeline
+    from ..inputs import rows
+    from ..outputs import destination as destinations
+    from ..outputs import record as records
 
-    many = any(batch.is_list(text) for text in args.text or ())
+    many = any(rows.is_list(text) for text in args.text or ())
     inputs = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
     model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
@@ -185,7 +146,7 @@ def run(args: argparse.Namespace) -> int:
     for text in (text.strip() for text in args.text or ()):
         if os.path.isdir(text):
             print(f'audioldm: "{text}" is taken as words; {text}/ is the folder of that name', file=sys.stderr)
-    with output.Destination.plan(
+    with destinations.Destination.plan(
         args.save_path,
         args.output,
         [prompt.source for prompt in job.prompts],
@@ -193,20 +154,20 @@ def run(args: argparse.Namespace) -> int:
         args.save_embedding,
     ) as destination:
         _announce(args, model)
-        vector = pipeline.condition_all(model, job.prompts, job.weights, args.translator)
-        negative = pipeline.encode_prompt(model, job.negative, args.translator) if job.negative else None
+        vector = conditioning.condition_all(model, job.prompts, job.weights, args.translator)
+        negative = conditioning.encode_prompt(model, job.negative, args.translator) if job.negative else None
         model.release("clip", "image_encoder")
         model.frugal = True
         if args.save_embedding is not None:
             destination.write_embedding(vector[0].cpu().numpy())
-        record = output.make_record(
+        record = records.make_record(
             model, job.prompts, args.translator, job.options,
             weights=args.weights, negative=job.negative, original=job.original,
         )  # fmt: skip
         options = job.options
         with _progress(options.steps_run * options.batchsize * options.n_candidates) as on_step:
-            for sound in pipeline.generate(model, vector, options, on_step, negative=negative, original=job.original):
-                sound_record = output.sound_record(sound, time.perf_counter() - began)
+            for sound in generation.generate(model, vector, options, on_step, negative=negative, original=job.original):
+                sound_record = records.sound_record(sound, time.perf_counter() - began)
                 path = destination.write(sound.item, sound.wave, {**record, **sound_record})
                 print(path, flush=True)
     return 0
@@ -233,35 +194,38 @@ def _read(args: argparse.Namespace, many: bool) -> _Job:
 
     ``many``: -t names a list or folder, whose prompts are not read here.
     """
-    from . import pipeline
+    from ..conditioning import check_weights
+    from ..inputs.prompt import read_prompt, read_prompts
+    from ..inputs.sounds import read_original
 
     edits = args.mode != "generation"
     if many:
         _refuse_with_list(args, edits)
-    original = pipeline.read_original(args.file_path, args.mode, args.duration) if edits else None
+    original = read_original(args.file_path, args.mode, args.duration) if edits else None
     options = GenerateOptions.build(_given(args, original))
     if edits and not args.text:
         raise InputError(f"--mode {args.mode} needs a prompt (-t) that says what to make of the sound")
-    prompts = () if many else pipeline.read_prompts(args.text, None if edits else args.file_path)
-    weights = pipeline.check_weights(args.weights, len(prompts))
-    negative = None if args.negative_prompt is None else pipeline.read_prompt(args.negative_prompt)
+    prompts = () if many else read_prompts(args.text, None if edits else args.file_path)
+    weights = check_weights(args.weights, len(prompts))
+    negative = None if args.negative_prompt is None else read_prompt(args.negative_prompt)
     return _Job(options, prompts, weights, negative, original)
 
 
 def _check(args: argparse.Namespace, model: LatentDiffusion, inputs: _Job) -> _Job:
     """The same with the model's own defaults, once it is known that the model can do it; raises InputError."""
-    from . import pipeline
+    from .. import translators
+    from ..conditioning import check_negative, check_prompts
 
     options = GenerateOptions.build(_given(args, inputs.original), model.defaults)
-    pipeline.check_negative(inputs.negative, options.guidance_scale)
+    check_negative(inputs.negative, options.guidance_scale)
     if args.translator is not None:
-        model.find_translator(args.translator)
+        translators.find(model, args.translator)
     if args.device != "auto":
         _ = model.device  # is it there?
     if args.translator is not None:
-        model.translator(args.translator)
+        translators.load(model, args.translator)
     prompts = [*inputs.prompts, inputs.negative] if inputs.negative else inputs.prompts
-    pipeline.check_prompts(model, prompts, args.translator)
+    check_prompts(model, prompts, args.translator)
     return inputs._replace(options=options)
 
 
@@ -296,17 +260,3 @@ def _progress(total: int) -> Iterator[Callable[[], object]]:
         yield bar.update
 
 
-def _quiet() -> None:
-    """Silence what libraries print; must run before they are imported."""
-    import warnings
-
-    warnings.filterwarnings("ignore")
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
-    }.items():
-        os.environ.setdefault(name, value)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -29,7 +29,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from audioldm.errors import InputError
+from ..errors import InputError
 
 ALLOW_PRIVATE_VARIABLE = "AUDIOLDM_ALLOW_PRIVATE_URLS"  # "1" allows private and local addresses
 HEADERS = {

@@ -1,0 +1,153 @@
+"""A model on disk: a folder in the diffusers layout, whose ``model_index.json`` says what is in it.
+
+Two kinds are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one diffusers'
+AudioLDMPipeline saves (so that of the hub's cvssp/audioldm repositories), with ``text_encoder/`` and ``tokenizer/``
+instead and no audio tower.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from translator.files import sha256
+
+from ..errors import InputError
+from .published import UPSTREAM
+
+INDEX = "model_index.json"
+WEIGHTS = (  # diffusers' and transformers' names, in order of preference
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "diffusion_pytorch_model.bin",
+    "pytorch_model.bin",
+)
+WEIGHTED_PARTS = ("unet", "vae", "vocoder", "clap", "clip")
+HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the hub's layout names
+# What a model of the hub cannot do; {original} is the name of the same one with both towers.
+TEXT_ONLY = (
+    "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
+    "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
+    "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
+)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A model on disk whose index was read and whose files are all there."""
+
+    path: Path
+    index: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """The folder's name; for a folder in the hub's cache, that of its repository ("cvssp/audioldm")."""
+        repository = self.path.parent.parent.name
+        if self.path.parent.name == "snapshots" and repository.startswith("models--"):
+            return repository.removeprefix("models--").replace("--", "/", 1)
+        return self.path.name
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """What GenerateOptions should be for this model where the user says nothing."""
+        return self.index.get("defaults", {})
+
+    @property
+    def in_hub_layout(self) -> bool:
+        """Whether this is a folder of diffusers' AudioLDMPipeline, not one of ours."""
+        return self.index.get("_class_name") == HUB_PIPELINE
+
+    @property
+    def hears(self) -> bool:
+        """Whether there is CLAP's audio tower, which ranking and sounds as prompts need."""
+        return self.part("clap").name == "clap"
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder with the files of CLAP's tokenizer; clap.tokenizer.read_tokenizer reads them."""
+        return self.path / ("tokenizer" if self.in_hub_layout else "clap")
+
+    def part(self, name: str) -> Path:
+        """The folder of a part; "clap" is text_encoder/ in the hub's layout, unless a clap/ was put beside it."""
+        if name == "clap" and self.in_hub_layout and not (self.path / "clap").is_dir():
+            return self.path / "text_encoder"
+        return self.path / name
+
+    def weights(self, part: str) -> Path:
+        """The file with the weights of a part ("unet", "clap" …). Raises InputError if there is none."""
+        for name in WEIGHTS:
+            if (self.part(part) / name).is_file():
+                return self.part(part) / name
+        names = " or ".join(WEIGHTS[:2])
+        raise InputError(f"the model folder {self.path} has no weights in {self.part(part).name}/ ({names})")
+
+    def files(self) -> list[Path]:
+        """What makes the model: its index, references and the files of its parts, sorted."""
+        own = [self.path / name for name in (INDEX, "reference.safetensors", "sounds.json")]
+        folders = {self.part(part) for part in (*WEIGHTED_PARTS, "scheduler")} | {self.tokenizer}
+        parts = [path for folder in folders for path in folder.glob("*")]
+        return sorted(path for path in own + parts if path.is_file())
+
+    def sha256(self) -> str:
+        """One hash over names and contents of all files: 64 hex digits. About a second for a gigabyte."""
+        digest = hashlib.sha256()
+        for path in self.files():
+            digest.update(f"{path.relative_to(self.path).as_posix()} {sha256(path)}\n".encode())
+        return digest.hexdigest()
+
+
+def open_folder(path: str | Path) -> ModelFolder:
+    """Read a model folder's index and check that every part is there. Raises InputError."""
+    if not os.fspath(path):
+        raise InputError("the name of the model folder is empty")
+    path = Path(os.path.abspath(os.path.expanduser(path)))
+    try:
+        index = json.loads((path / INDEX).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what = "no" if isinstance(error, FileNotFoundError | NotADirectoryError) else "an unreadable"
+        raise InputError(f"{path} is not a model folder: it has {what} {INDEX}") from None
+    if not (
+        isinstance(index, dict)
+        and isinstance(index.get("defaults", {}), dict)
+        and isinstance(index.get("default_translator"), str | None)
+    ):
+        raise InputError(f"{path / INDEX} does not describe a model")
+    folder = ModelFolder(path, index)
+    pipeline = index.get("_class_name")
+    if isinstance(pipeline, str) and pipeline.endswith("Pipeline") and not folder.in_hub_layout:
+        raise InputError(f"{path} is a model of diffusers' {pipeline}; only {HUB_PIPELINE} can be read")
+    for part in WEIGHTED_PARTS:
+        if part in index or (folder.in_hub_layout and part != "clip"):
+            folder.weights(part)
+    if folder.in_hub_layout and folder.hears:
+        _check_audio_tower(folder)
+    return folder
+
+
+def _check_audio_tower(folder: ModelFolder) -> None:
+    """See that the clap/ that was put into a folder of the hub's layout is of the same space as its text_encoder/.
+
+    Raises InputError.
+    """
+    from .load import read_tensors  # with torch, which only this needs here
+    from .spaces import CLAP_PROJECTIONS as PROJECTIONS
+
+    encoder = ModelFolder(folder.path / "text_encoder", {})
+    ours = read_tensors(folder.weights("clap"), PROJECTIONS)
+    theirs = read_tensors(encoder.weights("."), PROJECTIONS[:1])
+    if PROJECTIONS[1] not in ours:
+        raise InputError(f"{folder.path / 'clap'} has no audio tower; it can as well be left out")
+    wanted, given = theirs.get(PROJECTIONS[0]), ours.get(PROJECTIONS[0])
+    same = wanted is not None and given is not None and given.shape == wanted.shape
+    if not (same and given.allclose(wanted, rtol=1e-2, atol=1e-4)):  # so near that one may be stored in 16 bits
+        raise InputError(f"{folder.path / 'clap'} is the CLAP of another model than text_encoder/ beside it")
+
+
+def text_only(folder: ModelFolder) -> str:
+    """The sentence for whoever asks a model without an audio tower to hear (``folder.hears`` is False)."""
+    original = next((name for name, known in UPSTREAM.items() if known.repo == folder.name), "audioldm-s-full-v2")
+    return TEXT_ONLY.format(model=folder.name, original=original)

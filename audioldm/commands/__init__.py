@@ -1,0 +1,1 @@
+"""The commands: audioldm, audioldm-translator, audioldm-convert."""

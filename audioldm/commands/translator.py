@@ -1,0 +1,102 @@
+"""The command ``audioldm-translator``, and what a model lends to it: its spaces, its towers, its sounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from translator import TranslatorError, zoo
+
+from .. import registry, translators
+from ..checkpoints.download import cache_dir
+from ..errors import InputError
+from .common import Parser, command
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from translator.evaluation.pictures import Picture
+
+    from ..latent_diffusion.model import LatentDiffusion
+
+
+class Host:
+    """A model, as ``translator.cli`` asks for it."""
+
+    def __init__(self, name: str | None) -> None:
+        from ..pipeline import build_model
+
+        self.model = build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
+        self.name, self.spaces = self.model.folder.name, self.model.spaces
+        self.roots, self.home = translators.roots(self.model.folder), translators.home()
+        self.default: str | None = self.model.folder.index.get("default_translator")
+
+    def find(self, name: str) -> zoo.Entry:
+        """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
+        return translators.find(self.model, name)
+
+    @property
+    def dim(self) -> int:
+        return self.model.dimension
+
+    @property
+    def sounds(self) -> dict[str, str]:
+        from ..checkpoints.load import read_json, using
+
+        path = self.model.folder.path / "sounds.json"
+        if not path.is_file():
+            raise InputError(f"{self.name} does not say which sounds it knows")
+        with using(path):
+            return {sound["name"]: sound["prompt"] for sound in read_json(path)["sounds"]}
+
+    @cached_property
+    def encoders(self) -> Encoders:
+        return Encoders(self.model)
+
+    def imagehear(self) -> list[Picture]:
+        from translator.evaluation.imagehear import photographs
+
+        from ..inputs.web import download as fetch
+
+        accept = {"Accept": "application/json, image/*"}  # the listing's server wants the first to be named
+        return photographs(cache_dir() / "imagehear", lambda url: fetch(url, headers=accept))
+
+
+class Encoders:
+    """The towers of a model, as ``translator.evaluate`` asks for them."""
+
+    def __init__(self, model: LatentDiffusion) -> None:
+        self.model, self.name, self.spaces = model, model.folder.name, model.spaces
+
+    def image(self, source: str) -> Tensor:
+        """(1, dim) of the picture at a URL or in a file. Raises InputError."""
+        from ..inputs.images import load_image
+
+        return self.model.clip.encode_image([load_image(source)]).cpu()
+
+    def clip_text(self, texts: Sequence[str]) -> Tensor:
+        """(N, dim), not normalised."""
+        return self.model.clip.encode_text(texts).cpu()
+
+    def clap_text(self, texts: Sequence[str]) -> Tensor:
+        """(N, dim) unit vectors."""
+        return self.model.clap.encode_text(texts).cpu()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command ``audioldm-translator``; returns its exit code."""
+    return command(lambda: _run(argv), as_program=argv is None, name="audioldm-translator")
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    from translator import cli
+
+    parser = Parser("audioldm-translator", allow_abbrev=False)
+    cli.add_arguments(parser)
+    try:
+        return cli.run(parser.parse_args(argv), Host)
+    except TranslatorError as error:
+        raise InputError(str(error)) from None
+    except ModuleNotFoundError as error:
+        raise InputError(f"{error.name} is not installed; pip install audioldm-vision[train] brings it") from None

@@ -1,0 +1,1 @@
+"""Original checkpoints → model folders, and the proof that they compute the same."""

@@ -1,0 +1,1 @@
+"""What a run leaves: wavs, their JSON, the manifest of a list."""
