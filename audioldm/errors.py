@@ -1,2 +1,1 @@
-class InputError(ValueError):
-    """Bad input by the user; its message is one clear sentence."""
+from translator import InputError as InputError

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pairs import CLAP, CLIP
 
-from translator import TranslatorError
+from translator import InputError
 from translator.shards.parquet import open_shards
 from translator.shards.text_files import MAX_BYTES, import_folder, read_text_pair, text_pairs, write_text_pair
 
@@ -147,21 +147,21 @@ def test_what_is_no_pair_is_told_in_a_sentence(tmp_path: Path, monkeypatch, text
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "1.txt"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    with pytest.raises(TranslatorError, match=f"^{path} .*{sentence}"):
+    with pytest.raises(InputError, match=f"^{path} .*{sentence}"):
         read_text_pair(path)
-    with pytest.raises(TranslatorError, match=sentence):
+    with pytest.raises(InputError, match=sentence):
         import_folder(tmp_path, tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
     assert [file.name for file in tmp_path.iterdir()] == ["1.txt"], "nothing was run and nothing written"
 
 
 def test_there_must_be_files(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(TranslatorError, match="no .txt files in"):
+        with pytest.raises(InputError, match="no .txt files in"):
             list(text_pairs(folder))
-    with pytest.raises(TranslatorError, match="not a text file"):
+    with pytest.raises(InputError, match="not a text file"):
         read_text_pair(tmp_path / "1.txt")
     (tmp_path / "1.txt").mkdir()
-    with pytest.raises(TranslatorError, match="not a text file"):
+    with pytest.raises(InputError, match="not a text file"):
         list(text_pairs(tmp_path))
 
 
@@ -189,7 +189,7 @@ def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
         expected = [pair(i, 8) for i in range(40)]
         assert all(map(np.array_equal, (batch.clip, batch.clap), map(np.stack, zip(*expected, strict=True))))
     before = out.read_bytes()
-    with pytest.raises(TranslatorError, match="wit.parquet is there already"):
+    with pytest.raises(InputError, match="wit.parquet is there already"):
         import_folder(folder, out, "wit", "image", CLIP, CLAP)
     assert out.read_bytes() == before and [path.name for path in out.parent.iterdir()] == ["wit.parquet"]
 
@@ -199,6 +199,6 @@ def test_a_bad_file_among_good_ones_leaves_nothing(tmp_path: Path, monkeypatch) 
     folder = write_folder(tmp_path / "texts", 10)
     write_text_pair(folder / "8b.txt", *pair(0, dim=9))
     (tmp_path / "out").mkdir()
-    with pytest.raises(TranslatorError, match="8b in .* has 9 numbers, 0 has 8"):
+    with pytest.raises(InputError, match="8b in .* has 9 numbers, 0 has 8"):
         import_folder(folder, tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
     assert not list((tmp_path / "out").iterdir())

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from translator import TranslatorError, zoo
+from translator import InputError, zoo
 from translator.model import Translator, load_translator, save_translator
 
 SPACES = {"clip_space": "c" * 12, "clap_space": "a" * 12}
@@ -71,7 +71,7 @@ def test_an_interrupted_save_leaves_the_old_file(net: Translator, tmp_path: Path
 
 
 def test_metadata_must_name_the_spaces(net: Translator, tmp_path: Path) -> None:
-    with pytest.raises(TranslatorError, match="clap_space"):
+    with pytest.raises(InputError, match="clap_space"):
         save_translator(tmp_path / "x.safetensors", net, {"clip_space": "c"})
 
 
@@ -90,7 +90,7 @@ def test_a_pickle_that_runs_something_is_refused(tmp_path: Path) -> None:
     torch.save({"fc1.weight": Bomb()}, tmp_path / "bomb.pth")
     (tmp_path / "old.pth").write_bytes(pickle.dumps(Bomb()))
     for name in ("bomb.pth", "old.pth"):
-        with pytest.raises(TranslatorError):
+        with pytest.raises(InputError):
             load_translator(tmp_path / name)
     assert not (tmp_path / "exploded").exists()
 
@@ -109,7 +109,7 @@ def test_files_that_are_no_translators(net: Translator, tmp_path: Path) -> None:
         save_file(weights, tmp_path / f"{name}.safetensors")
     torch.save({name: 1 for name in net.state_dict()}, tmp_path / "numbers.pth")
     for path in [path for path in tmp_path.iterdir() if path != good] + [tmp_path / "none.safetensors"]:
-        with pytest.raises(TranslatorError, match=path.name):
+        with pytest.raises(InputError, match=path.name):
             load_translator(path)
 
 
@@ -123,11 +123,11 @@ def test_finding_by_name_and_spaces(net: Translator, tmp_path: Path) -> None:
     for spaces, folder in ((SPACES, "one"), (other, "two")):
         found = zoo.find("wit_cos_512", [tmp_path], spaces["clip_space"], spaces["clap_space"])
         assert found.path == tmp_path / folder / "wit_cos_512.safetensors"
-    with pytest.raises(TranslatorError, match="did you mean wit_cos_512"):
+    with pytest.raises(InputError, match="did you mean wit_cos_512"):
         zoo.find("wit_cos_51", [tmp_path], *SPACES.values())
-    with pytest.raises(TranslatorError, match="0{12} to CLAP space 1{12}, .* c{12} and a{12}"):
+    with pytest.raises(InputError, match="0{12} to CLAP space 1{12}, .* c{12} and a{12}"):
         zoo.find("wit_cl_256", [tmp_path], *SPACES.values())
-    with pytest.raises(TranslatorError, match="0{12}"):
+    with pytest.raises(InputError, match="0{12}"):
         zoo.find(str(tmp_path / "two" / "wit_cl_256.safetensors"), [], *SPACES.values())
 
 

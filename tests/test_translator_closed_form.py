@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from pairs import CLAP, CLIP, DIM, make_rows, read_pairs, write_shard
 from safetensors.torch import save_file
 
-from translator import TranslatorError
+from translator import InputError
 from translator.model import LinearTranslator, Memory, load_translator, save_translator
 from translator.shards import pairs as data
 from translator.shards.pairs import HELD_OUT, TRAIN
@@ -138,7 +138,7 @@ def test_pictures_without_captions_give_the_mean_of_images(tmp_path: Path) -> No
     np.testing.assert_allclose(found.clip_means[1], expected, atol=1e-6)
     one, facts = closed_form.fit("procrustes", sources[:1])
     assert "no images were seen" in facts["note"] and torch.equal(one.clip_means[0], one.clip_means[1])
-    with pytest.raises(TranslatorError, match="no pairs to learn from"):
+    with pytest.raises(InputError, match="no pairs to learn from"):
         closed_form.fit("ridge", sources[1:])
 
 
@@ -220,7 +220,7 @@ def test_a_memory_in_a_file(bank: Memory, tmp_path: Path) -> None:
 def test_a_memory_whose_captions_are_spoilt(bank: Memory, tmp_path: Path, change: dict) -> None:
     facts = {key: value for key, value in {**SPACES, **bank.facts(), **change}.items() if value is not None}
     save_file(bank.state_dict(), tmp_path / "x.safetensors", facts)
-    with pytest.raises(TranslatorError, match="x.safetensors is not a translator: its tensors do not fit"):
+    with pytest.raises(InputError, match="x.safetensors is not a translator: its tensors do not fit"):
         load_translator(tmp_path / "x.safetensors")
 
 
@@ -235,7 +235,7 @@ def test_a_memory_whose_captions_are_spoilt(bank: Memory, tmp_path: Path, change
 def test_tensors_that_do_not_fit(tmp_path: Path, state: dict) -> None:
     tensors = {name: torch.ones(shape) for name, shape in state.items()}
     save_file(tensors, tmp_path / "x.safetensors", {"captions": json.dumps(CAPTIONS), "sharpness": "6"})
-    with pytest.raises(TranslatorError, match="x.safetensors is not a translator: its tensors do not fit"):
+    with pytest.raises(InputError, match="x.safetensors is not a translator: its tensors do not fit"):
         load_translator(tmp_path / "x.safetensors")
 
 
@@ -260,11 +260,11 @@ def test_a_memory_is_drawn_from_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 0, -3])
 def test_a_memory_that_is_too_small(tmp_path: Path, size: int) -> None:
     pairs = read_pairs(write_shard(tmp_path / "a.parquet", make_rows(40)))
-    with pytest.raises(TranslatorError, match="a memory needs two different captions or more"):
+    with pytest.raises(InputError, match="a memory needs two different captions or more"):
         memory.draw([pairs], size)
 
 
 def test_pictures_are_no_captions(tmp_path: Path) -> None:
     pairs = read_pairs(write_shard(tmp_path / "a.parquet", make_rows(40, kind="image")))
-    with pytest.raises(TranslatorError, match="embedded by CLIP's text tower"):
+    with pytest.raises(InputError, match="embedded by CLIP's text tower"):
         memory.draw([pairs], 10)

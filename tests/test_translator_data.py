@@ -12,7 +12,7 @@ import pytest
 import torch
 from pairs import CLIP, DIM, make_rows, read_pairs, write_shard
 
-from translator import TranslatorError
+from translator import InputError
 from translator.shards import pairs as data
 from translator.shards.pairs import HELD_OUT, PICTURE, TRAIN, Pairs
 from translator.shards.parquet import open_shards
@@ -162,7 +162,7 @@ def test_a_mix_has_its_shares_in_every_batch(tmp_path: Path, small_buffer, weigh
 )  # fmt: skip
 def test_shares_that_are_none(tmp_path: Path, more: dict, sentence: str) -> None:
     paths = [write_shard(tmp_path / f"{name}.parquet", make_rows(40), name) for name in ("audiocaps", "wit")]
-    with pytest.raises(TranslatorError, match=sentence):
+    with pytest.raises(InputError, match=sentence):
         mix(paths, **more)
 
 
@@ -180,10 +180,10 @@ def test_held_out_pairs_are_at_most_so_many(tmp_path: Path, monkeypatch) -> None
 def test_an_id_may_stand_once(tmp_path: Path) -> None:
     rows = make_rows(30)
     rows[20]["id"] = "a3"
-    with pytest.raises(TranslatorError, match='^the id "a3" stands more than once in the shards of audiocaps; '):
+    with pytest.raises(InputError, match='^the id "a3" stands more than once in the shards of audiocaps; '):
         read_pairs(write_shard(tmp_path / "a.parquet", rows))
     one, two = (write_shard(tmp_path / f"{i}.parquet", make_rows(5)) for i in (1, 2))
-    with pytest.raises(TranslatorError, match='the id "a[0-4]" stands more than once'):
+    with pytest.raises(InputError, match='the id "a[0-4]" stands more than once'):
         read_pairs(one, two)
 
 
@@ -193,7 +193,7 @@ def test_many_ids_are_compared_in_parts(tmp_path: Path) -> None:
     hashes = np.array([data._hash(f"a{i}") for i in range(30)], np.uint64)
     many = np.concatenate([hashes, np.arange(2_500_000, dtype=np.uint64)])
     pairs._refuse_duplicates(many)
-    with pytest.raises(TranslatorError, match='"a7"'):
+    with pytest.raises(InputError, match='"a7"'):
         pairs._refuse_duplicates(np.concatenate([many, hashes[7:8]]))
 
 
@@ -205,7 +205,7 @@ def test_vectors_that_are_none(tmp_path: Path, place: str, value: float) -> None
         row[place] = row[place].copy()
         row[place][slice(None) if value == 0 else 3] = value
     pairs = read_pairs(write_shard(tmp_path / "a.parquet", rows), held_out=0.001)
-    with pytest.raises(TranslatorError, match=f"a.parquet is damaged: 3 of its {place} vectors are not numbers, or"):
+    with pytest.raises(InputError, match=f"a.parquet is damaged: 3 of its {place} vectors are not numbers, or"):
         rows_of(pairs, TRAIN)
 
 
@@ -218,25 +218,25 @@ def test_a_good_row_must_have_its_vectors_and_its_kind(tmp_path: Path) -> None:
         rows = make_rows(9)
         rows[4][place] = value
         pairs = read_pairs(write_shard(tmp_path / "a.parquet", rows), held_out=0.001)
-        with pytest.raises(TranslatorError, match=sentence):
+        with pytest.raises(InputError, match=sentence):
             rows_of(pairs, TRAIN)
 
 
 @pytest.mark.parametrize("count, usable", [(0, 0), (1, 1), (2, 2)])
 def test_too_few_pairs(tmp_path: Path, count: int, usable: int) -> None:
     path = write_shard(tmp_path / "a.parquet", make_rows(count))
-    with pytest.raises(TranslatorError, match=f"^audiocaps has {usable} usable pairs: too few to train on"):
+    with pytest.raises(InputError, match=f"^audiocaps has {usable} usable pairs: too few to train on"):
         mix([path])
 
 
 def test_places_without_shards(tmp_path: Path) -> None:
-    with pytest.raises(TranslatorError, match="there are no .parquet files in"):
+    with pytest.raises(InputError, match="there are no .parquet files in"):
         open_shards([tmp_path])
-    with pytest.raises(TranslatorError, match="no such file or folder: .*nowhere"):
+    with pytest.raises(InputError, match="no such file or folder: .*nowhere"):
         open_shards([tmp_path / "nowhere"])
     path = write_shard(tmp_path / "deep" / "a.parquet", make_rows(3))
     assert [shard.path for shard in open_shards([tmp_path])] == [path]
-    with pytest.raises(TranslatorError, match="a.parquet is named twice"):
+    with pytest.raises(InputError, match="a.parquet is named twice"):
         open_shards([tmp_path, path])
 
 
@@ -249,20 +249,20 @@ def test_files_that_are_no_shards(tmp_path: Path) -> None:
     for name, part in (("cut", content[:-100]), ("half", content[: len(content) // 2]), ("empty", b"")):
         path = tmp_path / f"{name}.parquet"
         path.write_bytes(part)
-        with pytest.raises(TranslatorError, match=f"{name}.parquet is not a Parquet file that can be read; is it cut"):
+        with pytest.raises(InputError, match=f"{name}.parquet is not a Parquet file that can be read; is it cut"):
             open_shards([path])
     pq.write_table(pa.table({"x": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(TranslatorError, match="is no shard of embeddings: it lacks id, status, caption, .*clip_space"):
+    with pytest.raises(InputError, match="is no shard of embeddings: it lacks id, status, caption, .*clip_space"):
         open_shards([tmp_path / "foreign.parquet"])
     table = pq.read_table(good)
     other = table.set_column(3, "caption", table["caption"].cast(pa.binary()))
     pq.write_table(other.replace_schema_metadata(table.schema.metadata), tmp_path / "binary.parquet")
-    with pytest.raises(TranslatorError, match="binary.parquet is no shard of embeddings: its caption must be a string"):
+    with pytest.raises(InputError, match="binary.parquet is no shard of embeddings: its caption must be a string"):
         open_shards([tmp_path / "binary.parquet"])
     for vector in (pa.list_(pa.float32()), pa.list_(pa.float64(), DIM), pa.list_(pa.int32(), DIM)):
         other = table.set_column(table.schema.get_field_index("clip"), "clip", table["clip"].cast(vector, safe=False))
         pq.write_table(other.replace_schema_metadata(table.schema.metadata), tmp_path / "odd.parquet")
-        with pytest.raises(TranslatorError, match="its vectors must be lists of float32, all of one length"):
+        with pytest.raises(InputError, match="its vectors must be lists of float32, all of one length"):
             open_shards([tmp_path / "odd.parquet"])
 
 
@@ -274,7 +274,7 @@ def test_damage_behind_a_good_footer(tmp_path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4:2000] = b"\xff" * 1996
     path.write_bytes(content)
-    with pytest.raises(TranslatorError, match="a.parquet is damaged: its rows cannot be read"):
+    with pytest.raises(InputError, match="a.parquet is damaged: its rows cannot be read"):
         read_pairs(path)
 
 
@@ -282,7 +282,7 @@ def test_damage_behind_a_good_footer(tmp_path: Path) -> None:
 def test_shards_of_different_spaces(tmp_path: Path, other: dict) -> None:
     one = write_shard(tmp_path / "1.parquet", make_rows(3))
     two = write_shard(tmp_path / "2.parquet", make_rows(3, "b", dim=other.get("dim", DIM)), "wit", **other)
-    with pytest.raises(TranslatorError, match="different spaces cannot be used together: .*1.parquet is .*2.parquet"):
+    with pytest.raises(InputError, match="different spaces cannot be used together: .*1.parquet is .*2.parquet"):
         open_shards([one, two])
 
 

@@ -17,11 +17,10 @@ from server import Server
 from audioldm import translators
 from audioldm.errors import InputError
 from audioldm.inputs.web import download
-from translator import TranslatorError
 from translator.evaluation import imagehear, metrics
 from translator.evaluation.judge import evaluate_images, judge_pairs
 from translator.evaluation.pictures import Picture, class_prompts, read_pictures, read_prompts
-from translator.evaluation.report import check_new
+from translator.evaluation.report import as_json, check_new, held_out_markdown, markdown, save
 from translator.model import Translator
 from translator.shards.pairs import Batch
 
@@ -73,12 +72,12 @@ def test_a_table(tmp_path: Path, content: str, files: list[str]) -> None:
     ("file,label\na.jpg,\n", "line 2 .* nothing under label or sound"),
     ("name,label\na.jpg,dog\n", "line 2 .* nothing under file or image or url"),
     ("file,label\na.jpg,dog\na.jpg,rain\n", "a.jpg twice"), ("file,label\n", "no pictures"),
-    ('file,label\n"a.jpg,dog\n', "not a CSV"), (b"file,label\n\xff.jpg,dog\n", "not a CSV in UTF-8"),
+    ('file,label\n"a.jpg,dog\n', "not a CSV"), (b"file,label\n\xff.jpg,dog\n", "not a CSV file: line 2 is not UTF-8"),
 ])  # fmt: skip
 def test_tables_that_are_none(tmp_path: Path, content: str | bytes, sentence: str) -> None:
     table = tmp_path / "set.csv"
     table.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(TranslatorError, match=sentence):
+    with pytest.raises(InputError, match=sentence):
         read_pictures(table)
 
 
@@ -89,7 +88,7 @@ def test_folders_that_are_none(tmp_path: Path) -> None:
         (make(tmp_path / "empty", "notes.txt"), "no pictures"),
         (tmp_path / "none", "no such folder"),
     ):
-        with pytest.raises(TranslatorError, match=sentence):
+        with pytest.raises(InputError, match=sentence):
             read_pictures(folder)
 
 
@@ -105,13 +104,13 @@ def test_words_for_classes(tmp_path: Path) -> None:
     pictures = [Picture("1", "1", "dog", "its own"), Picture("2", "2", "sea_waves"), Picture("3", "3", "bell", "bells")]
     assert class_prompts(pictures, wanted) == {**wanted, "bell": "bells", "sea_waves": "sea waves"}
     assert class_prompts(pictures)["dog"] == "its own"
-    with pytest.raises(TranslatorError, match='"dog" has two prompts'):
+    with pytest.raises(InputError, match='"dog" has two prompts'):
         class_prompts([*pictures, Picture("4", "4", "dog", "another")])
     for content in ("[1]", "{", '{"dog": 1}', '{"dog": " "}', "{}", '{"sounds": [{"name": "dog"}]}', '{"sounds": [3]}'):
         (tmp_path / "bad.json").write_text(content)
-        with pytest.raises(TranslatorError, match="bad.json"):
+        with pytest.raises(InputError, match="bad.json"):
             read_prompts(tmp_path / "bad.json")
-    with pytest.raises(TranslatorError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot be read"):
         read_prompts(tmp_path / "none.json")
     assert len(read_prompts(REPOSITORY / "models" / "starter" / "sounds.json")) == 20
 
@@ -279,7 +278,7 @@ def test_a_blind_translator_is_its_own_control(pictures: list[Picture]) -> None:
 
 
 def test_the_same_seed_gives_the_same_report(pictures: list[Picture]) -> None:
-    first, second = (evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same}).json() for _ in range(2))
+    first, second = (as_json(evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same})) for _ in range(2))
     assert {**first, "date": ""} == {**second, "date": ""}
     rows = np.random.default_rng(0).random((50, 2))
     assert metrics.over_rows(rows, 1) == metrics.over_rows(rows, 1) != metrics.over_rows(rows, 2)
@@ -297,10 +296,10 @@ def test_pictures_that_cannot_be_read_are_named(pictures: list[Picture], tmp_pat
     np.save(tmp_path / "nothing.npy", np.zeros(DIM, np.float32))
     bad = [Picture("gone", "gone.npy", "sea"), Picture("nothing", str(tmp_path / "nothing.npy"), "sea")]
     report = evaluate_images(Files(PROMPTS), [bad[0], *pictures, bad[1]], PROMPTS, {"same": same})
-    assert len(report.pictures) == len(pictures) and "2 could not be read" in report.markdown()
-    assert [row["name"] for row in report.json()["skipped"]] == ["gone", "nothing"]
+    assert len(report.pictures) == len(pictures) and "2 could not be read" in markdown(report)
+    assert [row["name"] for row in as_json(report)["skipped"]] == ["gone", "nothing"]
     assert "no such picture" in report.skipped[0].why and "of no length" in report.skipped[1].why
-    with pytest.raises(TranslatorError, match="none of 2 pictures could be read; the first: no such picture"):
+    with pytest.raises(InputError, match="none of 2 pictures could be read; the first: no such picture"):
         evaluate_images(Files(PROMPTS), bad, PROMPTS, {"same": same})
 
 
@@ -308,8 +307,8 @@ def test_ranks_beyond_the_classes_are_left_out(pictures: list[Picture]) -> None:
     few = {name: PROMPTS[name] for name in ("dog", "rain", "sea")}
     shown = [picture for picture in pictures if picture.label in few]
     report = evaluate_images(Files(few), shown, few, {"same": same}, ks=(1, 2, 5))
-    assert report.ks == (1, 2) and "R@5" not in report.markdown()
-    with pytest.raises(TranslatorError, match="k from 1 to 2"):
+    assert report.ks == (1, 2) and "R@5" not in markdown(report)
+    with pytest.raises(InputError, match="k from 1 to 2"):
         evaluate_images(Files(few), shown, few, {"same": same}, ks=(3, 0))
 
 
@@ -326,7 +325,7 @@ def test_ranks_beyond_the_classes_are_left_out(pictures: list[Picture]) -> None:
 ])  # fmt: skip
 def test_what_cannot_be_judged(pictures: list[Picture], change: dict, sentence: str) -> None:
     given = {"pictures": pictures, "prompts": PROMPTS, "translators": {"same": same}, **change}
-    with pytest.raises(TranslatorError, match=sentence):
+    with pytest.raises(InputError, match=sentence):
         evaluate_images(Files(PROMPTS), **given)
 
 
@@ -346,13 +345,13 @@ def test_held_out_pairs_by_hand(pictures: list[Picture]) -> None:
     mean = torch.tensor([1 + root, root])  # the direction of the best constant, and its mean cosine
     cosines = F.normalize(mean, dim=0) @ torch.tensor([[1, root], [0, root]])
     assert found.constant == pytest.approx({"text": float(cosines.mean()), "image": 1})
-    assert found.markdown().splitlines()[2].startswith("| same | 0.854 | 1.000 |")
+    assert held_out_markdown(found).splitlines()[2].startswith("| same | 0.854 | 1.000 |")
     report = evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same}, held_out=pairs)
-    assert "| held-out cosine, text | held-out cosine, image |" in report.markdown()
-    assert report.json()["held_out"]["translators"]["same"]["image"] == 1
-    with pytest.raises(TranslatorError, match="no held-out pairs"):
+    assert "| held-out cosine, text | held-out cosine, image |" in markdown(report)
+    assert as_json(report)["held_out"]["translators"]["same"]["image"] == 1
+    with pytest.raises(InputError, match="no held-out pairs"):
         judge_pairs(Batch(clip[:0], clap[:0], torch.zeros(0)), {"same": same})
-    with pytest.raises(TranslatorError, match="of no length"):
+    with pytest.raises(InputError, match="of no length"):
         judge_pairs(pairs._replace(clap=0 * clap), {"same": same})
 
 
@@ -362,23 +361,23 @@ def test_held_out_pairs_by_hand(pictures: list[Picture]) -> None:
 def test_a_report_is_written_whole_and_never_over_another(pictures: list[Picture], tmp_path: Path) -> None:
     report = evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same, "blind": blind})
     folder = tmp_path / "results" / "first"
-    report.save(folder)
+    save(report, folder)
     assert {p.name for p in folder.iterdir()} == {"evaluation.md", "evaluation.json", "recall.png", "gap.png"}
     assert all((folder / name).read_bytes().startswith(b"\x89PNG") for name in ("recall.png", "gap.png"))
-    assert (folder / "evaluation.md").read_text() == report.markdown()
+    assert (folder / "evaluation.md").read_text() == markdown(report)
     record = json.loads((folder / "evaluation.json").read_text())
-    assert record == json.loads(json.dumps(report.json()))
+    assert record == json.loads(json.dumps(as_json(report)))
     assert record["spaces"] == {"clip": "c" * 12, "clap": "a" * 12} and record["model"] == "handmade"
     assert len(record["pictures"]) == len(record["translators"]["same"]["ranks"]) == len(pictures)
     for taken in (folder, folder / "evaluation.md"):
-        with pytest.raises(TranslatorError, match="never overwritten"):
-            report.save(taken)
-        with pytest.raises(TranslatorError, match="never overwritten"):
+        with pytest.raises(InputError, match="refusing to overwrite"):
+            save(report, taken)
+        with pytest.raises(InputError, match="refusing to overwrite"):
             check_new(taken)
-    with pytest.raises(TranslatorError, match="cannot be written"):
-        report.save(folder / "evaluation.md" / "within")
+    with pytest.raises(InputError, match="cannot write the evaluation"):
+        save(report, folder / "evaluation.md" / "within")
     (tmp_path / "results" / "empty").mkdir()
-    report.save(tmp_path / "results" / "empty")
+    save(report, tmp_path / "results" / "empty")
     assert sorted(p.name for p in folder.parent.iterdir()) == ["empty", "first"]
 
 
@@ -386,23 +385,23 @@ def test_every_row_of_the_tables_has_every_column(pictures: list[Picture]) -> No
     pairs = Batch(torch.eye(DIM), torch.eye(DIM), torch.arange(DIM) % 2)
     for held_out in (None, pairs):
         report = evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same, "blind": blind}, held_out=held_out)
-        tables = [block.splitlines() for block in report.markdown().split("\n\n") if block.startswith("|")]
+        tables = [block.splitlines() for block in markdown(report).split("\n\n") if block.startswith("|")]
         assert len(tables) == 2
         for table in tables:
             assert len({line.count("|") for line in table}) == 1
-    assert "| **same** | 80.0 % (40–100) | 100.0 % (100–100) |" in report.markdown()
+    assert "| **same** | 80.0 % (40–100) | 100.0 % (100–100) |" in markdown(report)
 
 
 def test_one_class_and_one_picture_have_no_intervals(pictures: list[Picture], tmp_path: Path) -> None:
     report = evaluate_images(Files(PROMPTS), pictures[:1], PROMPTS, {"same": same})
-    assert "| **same** | 100.0 % | 100.0 % | 1.0 |" in report.markdown()
-    assert "1 picture of 1 class," in report.markdown()
-    report.save(tmp_path / "one")
+    assert "| **same** | 100.0 % | 100.0 % | 1.0 |" in markdown(report)
+    assert "1 picture of 1 class," in markdown(report)
+    save(report, tmp_path / "one")
 
 
 def test_without_matplotlib_the_rest_is_kept(pictures, tmp_path: Path, monkeypatch, caplog) -> None:
     monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
-    evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same}).save(tmp_path / "results")
+    save(evaluate_images(Files(PROMPTS), pictures, PROMPTS, {"same": same}), tmp_path / "results")
     assert {p.name for p in (tmp_path / "results").iterdir()} == {"evaluation.md", "evaluation.json"}
     assert "matplotlib" in caplog.text
 
@@ -447,11 +446,11 @@ def test_imagehear_is_fetched_once_and_goes_on(tmp_path: Path) -> None:
     with Server() as server:
         hub = Hub(server, entries)
         server.answer("/raw/rain1.jpg", b"thr")  # cut short
-        with pytest.raises(TranslatorError, match="rain1.jpg is not what ImageHear lists"):
+        with pytest.raises(InputError, match="rain1.jpg is not what ImageHear lists"):
             hub.photographs(tmp_path / "cache")
         assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["dog1.jpg", "dog2.png", "listing.json"]
         server.answer("/raw/rain1.jpg", status=503)
-        with pytest.raises(TranslatorError, match="running again goes on from here: .*503"):
+        with pytest.raises(InputError, match="running again goes on from here: .*503"):
             hub.photographs(tmp_path / "cache")
         server.answer("/raw/rain1.jpg", CONTENT["rain1.jpg"])
         (tmp_path / "cache" / "dog1.jpg").write_bytes(b"on")
@@ -467,7 +466,7 @@ def test_imagehear_is_fetched_once_and_goes_on(tmp_path: Path) -> None:
     [{"name": "dog1.jpg", "type": "file"}], [entry("dog1.jpg", b""), {"name": 3, "sha": "", "type": "file"}],
 ])  # fmt: skip
 def test_a_listing_that_is_none(tmp_path: Path, entries: object) -> None:
-    with Server() as server, pytest.raises(TranslatorError, match="listing of ImageHear is not"):
+    with Server() as server, pytest.raises(InputError, match="listing of ImageHear is not"):
         Hub(server, entries).photographs(tmp_path / "cache")
     assert not list((tmp_path / "cache").iterdir()) and len(list(tmp_path.iterdir())) == 1
 

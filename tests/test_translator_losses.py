@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from translator import TranslatorError, settings
+from translator import InputError, settings
 from translator.settings import EIGHTEEN, Settings, parse, trainable
 from translator.training import losses
 
@@ -115,7 +115,7 @@ def test_other_sources_and_widths() -> None:
      "wit_cos_512_centred_noise", "wit_cos_" + "9" * 5000, "wit_cos_\u0665"],
 )  # fmt: skip
 def test_nonsense_is_no_name(name: str) -> None:
-    with pytest.raises(TranslatorError, match="no name of a translator that can be trained.*audiocaps, wit.*ridge"):
+    with pytest.raises(InputError, match="no name of a translator that can be trained.*audiocaps, wit.*ridge"):
         parse(name)
     assert not trainable(name)
 
@@ -131,5 +131,5 @@ def test_closed_forms_and_memory_are_trainable() -> None:
      ("held_out", 1), ("hidden", 0), ("hidden", 10**6), ("seed", -1), ("seed", 2**63)],
 )  # fmt: skip
 def test_settings_out_of_range(setting: str, bad: float) -> None:
-    with pytest.raises(TranslatorError, match=f"^{setting} must be .*, not "):
+    with pytest.raises(InputError, match=f"^{setting} must be .*, not "):
         Settings(**{"name": "x", "sources": ("wit",), "loss": "cos", "hidden": 8, setting: bad}).checked()

@@ -4,5 +4,8 @@ Independent of the rest of this repository; ``audioldm`` imports it, never the o
 """
 
 
-class TranslatorError(ValueError):
-    """A translator cannot be found, read or used here; the message is one clear sentence."""
+class InputError(ValueError):
+    """Bad input by the user; its message is one clear sentence. The one such class of all three packages."""
+
+
+TranslatorError = InputError  # its former name in this package

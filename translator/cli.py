@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import TranslatorError, settings, zoo
+from . import InputError, settings, zoo
 from .settings import EIGHTEEN, Settings
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, host: Callable[[str | None], Host]) -> int:
-    """Do what was asked; returns the exit code. ``host`` gives the model of a name. Raises TranslatorError."""
+    """Do what was asked; returns the exit code. ``host`` gives the model of a name. Raises InputError."""
     work = {
         "list": _list,
         "train": _train,
@@ -182,7 +182,7 @@ def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None
     from .shards.parquet import open_shards
 
     if args.out.exists() and not args.out.is_dir():
-        raise TranslatorError(f"{args.out} is a file; --out names a folder")
+        raise InputError(f"{args.out} is a file; --out names a folder")
     shards = open_shards(args.data)
     known = sorted({shard.source for shard in shards})
     wanted = [_settings(name, known, args) for name in dict.fromkeys(names) if name not in (*fitted, settings.MEMORY)]
@@ -201,13 +201,13 @@ def _train(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None
 
 
 def _settings(name: str, known: Sequence[str], args: argparse.Namespace) -> Settings:
-    """What a name and the flags say. Raises TranslatorError."""
+    """What a name and the flags say. Raises InputError."""
     try:
         chosen = settings.parse(name, known)
-    except TranslatorError:
+    except InputError:
         wanted = settings.parse(name).sources if settings.trainable(name) else ()
         if missing := [source for source in wanted if source not in known]:
-            raise TranslatorError(
+            raise InputError(
                 f"{name} learns from {' and '.join(wanted)}; there are no shards of {' or '.join(missing)} in --data"
             ) from None
         raise
@@ -222,14 +222,14 @@ def _weights(given: Sequence[str] | None, sources: Sequence[str]) -> tuple[float
         pairs = dict(word.rsplit("=", 1) for word in given)
         return tuple(float(pairs[source]) for source in sources)
     except (ValueError, KeyError):
-        raise TranslatorError(f"--weights gives each source its share: {' '.join(f'{s}=1' for s in sources)}") from None
+        raise InputError(f"--weights gives each source its share: {' '.join(f'{s}=1' for s in sources)}") from None
 
 
 def _pairs(shards: Sequence[Any], wanted: set[str], held_out: float) -> dict[str, Pairs]:
     from .shards.pairs import Pairs
 
     if not 0 < held_out < 1:
-        raise TranslatorError("the held-out share must lie between 0 and 1")
+        raise InputError("the held-out share must lie between 0 and 1")
     by_source: dict[str, list[Any]] = {}
     for shard in shards:
         by_source.setdefault(shard.source, []).append(shard)
@@ -240,44 +240,43 @@ def _device(name: str) -> str:
     import torch
 
     if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
-        raise TranslatorError(f'the device "{name}" is not there; --device cpu trains without a GPU')
+        raise InputError(f'the device "{name}" is not there; --device cpu trains without a GPU')
     return name
 
 
 def _evaluate(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
-    from .evaluation import judge
+    from .evaluation import judge, report
     from .evaluation.pictures import class_prompts, read_pictures, read_prompts
-    from .evaluation.report import check_new
     from .model import load_translator
 
     if not args.images and not args.data:
-        raise TranslatorError("give photographs to judge by (--images) or shards (--data), or both")
+        raise InputError("give photographs to judge by (--images) or shards (--data), or both")
     if args.out:
-        check_new(args.out)
+        report.check_new(args.out)
     if args.seed < 0:
-        raise TranslatorError("the seed must be a whole number from 0 on")
+        raise InputError("the seed must be a whole number from 0 on")
     model = host(args.model)
     held_out = _held_out(args, model) if args.data else None
     first = _by_name(map(model.find, args.names)) or _installed(model)
     translators = {name: load_translator(entry.path) for name, entry in first.items()}
     for name, entry in first.items():
         if args.data and float(entry.metadata.get("held_out", 1)) < args.held_out:
-            raise TranslatorError(
+            raise InputError(
                 f"{name} has learnt from pairs of which only {entry.metadata['held_out']} were held out; "
                 "--held_out must be no more than that"
             )
     if not args.images:
-        print(judge.judge_pairs(held_out, translators).markdown())
+        print(report.held_out_markdown(judge.judge_pairs(held_out, translators)))
         return
     pictures = model.imagehear() if args.images == "imagehear" else read_pictures(args.images, args.root)
     given = model.sounds if args.prompts == "known" else read_prompts(args.prompts) if args.prompts else None
-    report = judge.evaluate_images(
+    found = judge.evaluate_images(
         model.encoders, pictures, class_prompts(pictures, given), translators,
         default=model.default if model.default in translators else None, held_out=held_out, seed=args.seed,
     )  # fmt: skip
-    print(report.markdown())
+    print(report.markdown(found))
     if args.out:
-        report.save(args.out)
+        report.save(found, args.out)
         _say(f"tables, JSON and pictures: {args.out}")
 
 
@@ -290,11 +289,11 @@ def _held_out(args: argparse.Namespace, model: Host) -> Batch:
 
     shards = open_shards(args.data)
     if (shards[0].clip_space, next((s.clap_space for s in shards if s.clap_space), None)) != tuple(model.spaces):
-        raise TranslatorError(f"the shards are of other spaces than those of {model.name}")
+        raise InputError(f"the shards are of other spaces than those of {model.name}")
     sources = _pairs(shards, {shard.source for shard in shards}, args.held_out)
     parts = [pairs.held_out_pairs() for pairs in sources.values() if pairs.held_out]
     if not parts:
-        raise TranslatorError("the data are too few to hold pairs out")
+        raise InputError("the data are too few to hold pairs out")
     return Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -317,14 +316,14 @@ def _show(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
 
 
 def _beside(file: Path) -> Any:
-    """What the JSON beside a translator says; None if there is none. Raises TranslatorError."""
+    """What the JSON beside a translator says; None if there is none. Raises InputError."""
     path = file.with_suffix(".json")
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        raise TranslatorError(f"{path} is not a JSON file that can be read") from None
+        raise InputError(f"{path} is not a JSON file that can be read") from None
 
 
 def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> None:
@@ -335,19 +334,19 @@ def _install(args: argparse.Namespace, host: Callable[[str | None], Host]) -> No
     clip, clap = entry.spaces
     if clip is None or clap is None:
         if args.model is None:
-            raise TranslatorError(
+            raise InputError(
                 f"{args.file} does not say which spaces it belongs to; --model names a model of these"
             )
         if translator.dim != model.dim:
-            raise TranslatorError(
+            raise InputError(
                 f"{args.file} is for spaces of {translator.dim} dimensions, those of {model.name} have {model.dim}"
             )
         clip, clap = model.spaces
     elif args.model is not None and not entry.fits(*model.spaces):
-        raise TranslatorError(f"{args.file} belongs to the spaces {clip} and {clap}, not to those of {model.name}")
+        raise InputError(f"{args.file} belongs to the spaces {clip} and {clap}, not to those of {model.name}")
     target = model.home / f"{clip}-{clap}" / f"{entry.name}.safetensors"
     if target.exists():
-        raise TranslatorError(f"a translator called {entry.name} is installed already: {target}")
+        raise InputError(f"a translator called {entry.name} is installed already: {target}")
     if entry.spaces == (clip, clap):
         write(target, args.file.read_bytes())
     else:
@@ -364,7 +363,7 @@ def _import(args: argparse.Namespace, host: Callable[[str | None], Host]) -> Non
 
     spaces = tuple(args.spaces) if args.spaces else host(args.model).spaces if args.model else None
     if spaces is None:
-        raise TranslatorError("text files do not say which spaces they belong to: give --model, or --spaces CLIP CLAP")
+        raise InputError("text files do not say which spaces they belong to: give --model, or --spaces CLIP CLAP")
     count = import_folder(args.folder, args.out, args.source, args.kind, *spaces)
     _say(f"{count} pairs in {args.out}")
 

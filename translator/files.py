@@ -1,34 +1,108 @@
-"""Files: written whole or not at all, never over another; and their hashes."""
+"""Files and folders that are written whole or not at all, locks between processes, and hashes."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import secrets
+import shutil
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock, Timeout
 
 BLOCK = 1 << 20  # bytes
+PART = ".part"  # suffix of temporary names; they begin with a dot
+
+
+def write(path: Path, content: bytes) -> None:
+    """Write the file ``path``, in place of an existing one. Raises OSError."""
+    with writing(path) as file:
+        file.write(content)
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write ``content`` as the new file ``path``, under a temporary name first.
+    """Write the new file ``path``. Raises FileExistsError if it exists, and OSError if it cannot be written."""
+    with writing(path, replace=False) as file:
+        file.write(content)
 
-    Raises FileExistsError if ``path`` exists, and OSError if it cannot be written.
+
+@contextmanager
+def writing(path: Path, *, replace: bool = True, sync: bool = False) -> Iterator[BinaryIO]:
+    """Open a temporary file that takes the name ``path`` when the block ends; it is removed if the block fails.
+
+    Args:
+        path: its folder is made if it does not exist.
+        replace: whether an existing file may be replaced; if not, FileExistsError is raised.
+        sync: flush the bytes to the disk first, so that even a power cut leaves a whole file.
+
+    Raises OSError.
     """
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.stem[:40]}-", suffix=".part", dir=path.parent)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.stem[:40]}-{secrets.token_hex(4)}{PART}")
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        try:
-            os.link(temporary, path)  # a rename would replace what has the name already
-        except FileExistsError:
-            raise
-        except OSError:  # FAT and some network drives have no hard links
-            with open(path, "xb") as file:
-                file.write(content)
+        with open(part, "xb") as file:
+            yield file
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
+        if replace:
+            os.replace(part, path)
+        else:
+            _take_new_name(part, path)
     finally:
-        os.unlink(temporary)
+        part.unlink(missing_ok=True)
+
+
+def _take_new_name(part: Path, path: Path) -> None:
+    try:
+        os.link(part, path)  # a rename would replace an existing file
+    except FileExistsError:
+        raise
+    except OSError:  # FAT and some network drives have no hard links
+        with open(part, "rb") as source, open(path, "xb") as file:
+            shutil.copyfileobj(source, file)
+
+
+@contextmanager
+def writing_folder(path: Path) -> Iterator[Path]:
+    """Make a temporary folder that takes the name ``path`` when the block ends; it is removed if the block fails.
+
+    Raises OSError, also if ``path`` is a file or a folder that is not empty.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name[:40]}-", suffix=PART, dir=path.parent) as scratch:
+        folder = Path(scratch) / "folder"  # with the usual permissions; those of the scratch folder are for secrets
+        folder.mkdir()
+        yield folder
+        os.rename(folder, path)
+
+
+@contextmanager
+def lock(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[None]:
+    """Hold a lock against other processes until the block, or the process, ends.
+
+    Args:
+        path: the lock file; made if it does not exist, and left there.
+        on_wait: called once before waiting for another process; None: do not wait but raise filelock.Timeout.
+
+    Raises OSError, of which filelock.Timeout is one.
+    """
+    held = FileLock(path, timeout=0, thread_local=False)
+    try:
+        held.acquire()
+    except Timeout:
+        if on_wait is None:
+            raise
+        on_wait()
+        held.acquire(timeout=-1)
+    try:
+        yield
+    finally:
+        held.release()
 
 
 def sha256(path: str | Path) -> str:

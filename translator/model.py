@@ -15,7 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from . import TranslatorError
+from . import InputError
 
 KINDS = ("text", "image")  # which of CLIP's towers a vector comes from: the two live in two different cones
 TENSORS = {f"fc{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}
@@ -163,25 +163,25 @@ def load_translator(path: str | Path) -> nn.Module:
     """Read a translator in eval mode: safetensors, or a state dict saved by torch (the thesis's .pth files).
 
     Its tensors tell which kind it is: Translator, LinearTranslator or memory.Memory. A .pth file has no metadata, so
-    nothing says which spaces it belongs to. Raises TranslatorError.
+    nothing says which spaces it belongs to. Raises InputError.
     """
     path = Path(path)
     try:
         state, metadata = _read_pickle(path) if path.suffix in (".pth", ".pt") else _read_safetensors(path)
     except FileNotFoundError:
-        raise TranslatorError(f"no such translator file: {path}") from None
+        raise InputError(f"no such translator file: {path}") from None
     except Exception as error:  # those of pickle, zip and safetensors have no other base in common
-        raise TranslatorError(f"{path} is not a translator file that can be read") from error
+        raise InputError(f"{path} is not a translator file that can be read") from error
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise TranslatorError(f"{path} is not a translator: it holds something else than tensors")
+        raise InputError(f"{path} is not a translator: it holds something else than tensors")
     if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise TranslatorError(f"{path} is damaged: it holds weights that are not numbers")
+        raise InputError(f"{path} is damaged: it holds weights that are not numbers")
     try:
         translator = _build({name: tensor.float() for name, tensor in state.items()}, metadata)
     except (RuntimeError, ValueError, IndexError, TypeError):
-        raise TranslatorError(f"{path} is not a translator: its tensors do not fit each other") from None
+        raise InputError(f"{path} is not a translator: its tensors do not fit each other") from None
     if translator is None:
-        raise TranslatorError(f"{path} is not a translator: it must hold {', '.join(sorted(TENSORS))}")
+        raise InputError(f"{path} is not a translator: it must hold {', '.join(sorted(TENSORS))}")
     translator.metadata = metadata
     return translator.eval().requires_grad_(False)
 
@@ -209,11 +209,11 @@ def save_translator(
     """Write ``translator`` as safetensors, whole or not at all; a file at ``path`` is replaced.
 
     ``metadata`` (strings) must say clip_space and clap_space, the fingerprints of the spaces; of a network ``hidden``
-    is added. ``dtype``: of the numbers in the file; float16 halves it. Raises TranslatorError if a space is missing.
+    is added. ``dtype``: of the numbers in the file; float16 halves it. Raises InputError if a space is missing.
     """
     missing = {"clip_space", "clap_space"} - set(metadata)
     if missing:
-        raise TranslatorError(f"a translator's metadata must say {' and '.join(sorted(missing))}")
+        raise InputError(f"a translator's metadata must say {' and '.join(sorted(missing))}")
     state = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in translator.state_dict().items()}
     if isinstance(translator, Translator):
         metadata = {**metadata, "hidden": str(translator.fc1.out_features)}

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from . import TranslatorError
+from . import InputError
 
 LOSSES = ("mse", "cos", "cl")
 CLOSED_FORM = ("procrustes", "ridge")
@@ -44,7 +44,7 @@ class Settings:
     seed: int = 0
 
     def checked(self) -> Settings:
-        """The same settings, if all are in their ranges. Raises TranslatorError."""
+        """The same settings, if all are in their ranges. Raises InputError."""
         for flag, good, range_ in (
             ("hidden", 1 <= self.hidden <= 65536, "from 1 to 65536"),
             ("lr", 0 < self.lr < math.inf, "above 0"),
@@ -59,21 +59,21 @@ class Settings:
             ("seed", 0 <= self.seed < 2**63, "a whole number from 0 on"),
         ):
             if not good:
-                raise TranslatorError(f"{flag} must be {range_}, not {getattr(self, flag)}")
+                raise InputError(f"{flag} must be {range_}, not {getattr(self, flag)}")
         return self
 
 
 def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     """The settings of the translator called ``name``: ``<data>_<loss>_<hidden>[_noise][_centred]``.
 
-    ``known``: names of the sources of which <data> may be made, joined by ``_``. Raises TranslatorError.
+    ``known``: names of the sources of which <data> may be made, joined by ``_``. Raises InputError.
     """
     form = rf"([^/]+)_({'|'.join(LOSSES)})_([1-9][0-9]{{0,4}})(_noise)?(_centred)?"
     match = re.fullmatch(form, name)
     data, loss, hidden, noise, centred = match.groups() if match else ("", "", 0, None, None)
     sources = _sources(data, tuple(known))
     if not 1 <= int(hidden) <= 65536 or not sources or len(set(sources)) < len(sources):
-        raise TranslatorError(
+        raise InputError(
             f'"{name}" is no name of a translator that can be trained: it is '
             f"<data>_<{'|'.join(LOSSES)}>_<hidden>, with data of {', '.join(sorted(known)) or 'none'}, "
             f"or {', '.join(CLOSED_FORM)} or {MEMORY}"
@@ -88,7 +88,7 @@ def trainable(name: str) -> bool:
     """Whether ``audioldm-translator train`` takes this name, with the sources of the thesis."""
     try:
         return name in (*CLOSED_FORM, MEMORY) or bool(parse(name))
-    except TranslatorError:
+    except InputError:
         return False
 
 

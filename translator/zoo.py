@@ -14,7 +14,7 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import TranslatorError
+from . import InputError
 
 SPACE = re.compile(r"[0-9a-z]{1,64}")
 MAX_HEADER = 10_000_000  # bytes; a damaged file may claim any length
@@ -42,9 +42,9 @@ class Entry:
 
 
 def read_entry(path: Path) -> Entry:
-    """What the file at ``path`` says of itself; a .pth file says nothing. Raises TranslatorError."""
+    """What the file at ``path`` says of itself; a .pth file says nothing. Raises InputError."""
     if not os.path.isfile(path):
-        raise TranslatorError(f"no such translator file: {path}")
+        raise InputError(f"no such translator file: {path}")
     if path.suffix in (".pth", ".pt"):
         return Entry(path, {})
     try:
@@ -56,7 +56,7 @@ def read_entry(path: Path) -> Entry:
             raise ValueError
         return entry
     except (OSError, struct.error, ValueError, AttributeError, TypeError):
-        raise TranslatorError(f"{path} is not a translator file that can be read") from None
+        raise InputError(f"{path} is not a translator file that can be read") from None
 
 
 def available(root: Path) -> list[Entry]:
@@ -65,7 +65,7 @@ def available(root: Path) -> list[Entry]:
     for path in sorted(root.glob("*/*.safetensors")):
         try:
             entries.append(read_entry(path))
-        except TranslatorError:
+        except InputError:
             continue
     return entries
 
@@ -73,7 +73,7 @@ def available(root: Path) -> list[Entry]:
 def find(name: str, roots: list[Path], clip_space: str, clap_space: str) -> Entry:
     """The translator called ``name`` for this pair of spaces, or the file at the path ``name``.
 
-    Raises TranslatorError: unknown name (with the nearest ones), or it belongs to other spaces.
+    Raises InputError: unknown name (with the nearest ones), or it belongs to other spaces.
     """
     if Path(name).suffix in (".safetensors", ".pth", ".pt") or len(Path(name).parts) > 1:
         known = namesakes = [read_entry(Path(os.path.expanduser(name)))]
@@ -82,12 +82,12 @@ def find(name: str, roots: list[Path], clip_space: str, clap_space: str) -> Entr
         namesakes = [entry for entry in known if entry.name == name]
     if not namesakes:
         usable = sorted({entry.name for entry in known if entry.fits(clip_space, clap_space)})
-        raise TranslatorError(f'unknown translator "{name}"{_nearest(name, usable)}')
+        raise InputError(f'unknown translator "{name}"{_nearest(name, usable)}')
     for entry in namesakes:
         if entry.fits(clip_space, clap_space):
             return entry
     clip, clap = namesakes[0].spaces
-    raise TranslatorError(
+    raise InputError(
         f'the translator "{name}" leads from CLIP space {clip} to CLAP space {clap}, but this model has '
         f"{clip_space} and {clap_space}; a translator must be trained for the model it is used with"
     )

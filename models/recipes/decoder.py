@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 
 import torch
-from audioldm.latent_diffusion.vocoder import SpectralVocoder
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 
 from audioldm.audio import HOP_LENGTH
+from audioldm.latent_diffusion.vocoder import SpectralVocoder
 
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, fit, save_half

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from translator.files import sha256
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files
 from ..readers.rows import Row
-from ..readers.tables import columns_of, records
+from ..readers.tables import open_table, table_rows
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
 # The paper's files, at the last commit that touched them; dataset2.0/ in the same repository is another collection.
@@ -79,7 +80,7 @@ class AudioCaps(FileReader):
                     raise InputError(f"there is no {split}.csv, but {', '.join(path.name for path in files)}")
             files = [by_name[split] for split in splits]
         for path in files:
-            columns_of(path, ",", COLUMNS)
+            open_table(path, ",", COLUMNS)
         super().__init__(files, cleaning)
 
     @cached_property
@@ -87,10 +88,7 @@ class AudioCaps(FileReader):
         return sum(1 for path in self.files for _ in self.rows(path))
 
     def rows(self, path: Path) -> Iterator[Row]:
-        names = columns_of(path, ",", COLUMNS)
-        identity, caption = names.index("audiocap_id"), names.index("caption")
-        for record in records(path, len(names), ",", header=True):
-            if record.error:
-                yield record.failed(self.name, path.stem)
-            else:
-                yield Row(record.fields[identity] or record.place, self.name, record.fields[caption], path.stem)
+        table = open_table(path, ",", COLUMNS)
+        identity, caption = table.names.index("audiocap_id"), table.names.index("caption")
+        for row, fields in table_rows(table, self.name, path.stem):
+            yield row if row.error else replace(row, id=fields[identity] or row.id, caption=fields[caption])

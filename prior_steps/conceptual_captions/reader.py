@@ -10,17 +10,18 @@ import json
 import tarfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
+from translator.tables import Table
 
-from ..readers import MALFORMED, TOO_LARGE
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files, reading, split_of
-from ..readers.rows import Row
-from ..readers.tables import records
+from ..readers.rows import MALFORMED, TOO_LARGE, Row
+from ..readers.tables import table_rows
 
 TABLES, TARS = (".tsv", ".tsv.gz"), (".tar", ".tar.gz")
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
@@ -50,13 +51,11 @@ class ConceptualCaptions(FileReader):
     def _from_table(self, path: Path) -> Iterator[Row]:
         split = split_of(path)
         # Not quoted: where a published caption begins with a quotation mark, it means one.
-        for record in records(path, 2, "\t", header=False, quoted=False):
-            if record.error:
-                yield record.failed(self.name, split)
-            else:
-                caption, url = record.fields
-                row = Row(record.place, self.name, caption, split, url.strip() or None)
-                yield row if row.url else row.failed(MALFORMED, f"{record.place} has no address")
+        for row, fields in table_rows(Table(path, "\t", quoted=False, header=False, columns=2), self.name, split):
+            if not row.error:
+                row = replace(row, caption=fields[0], url=fields[1].strip() or None)
+                row = row if row.url else row.failed(MALFORMED, f"{row.id} has no address")
+            yield row
 
     def _from_tar(self, path: Path) -> Iterator[Row]:
         split = split_of(path)

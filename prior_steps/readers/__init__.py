@@ -1,6 +1,7 @@
 """Readers: from files as their publishers give them to rows. What is rejected is a row, too, with its status.
 
-``audiocaps.AudioCaps``, ``wit.Wit`` and ``conceptual_captions.ConceptualCaptions`` are such readers.
+The readers are ``audiocaps.reader.AudioCaps``, ``wit.reader.Wit`` and
+``conceptual_captions.reader.ConceptualCaptions``.
 """
 
 from __future__ import annotations
@@ -9,9 +10,6 @@ from collections.abc import Iterator
 from typing import Protocol
 
 from .rows import Row
-
-MALFORMED = "malformed"  # the status of what cannot be read as a row of its source
-TOO_LARGE = "too_large"  # of a picture in the file, as of one that is fetched
 
 
 class Reader(Protocol):

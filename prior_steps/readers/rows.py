@@ -6,6 +6,9 @@ from dataclasses import dataclass, replace
 
 from translator.shards.parquet import OK
 
+MALFORMED = "malformed"  # the status of a row that its source does not hold in full
+TOO_LARGE = "too_large"  # of a picture in the source, as of one that is fetched
+
 
 @dataclass(frozen=True)
 class Row:

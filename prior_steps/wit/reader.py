@@ -10,17 +10,18 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
+from translator.tables import Table
 
-from ..readers import MALFORMED, TOO_LARGE
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files, split_of
-from ..readers.rows import Row
-from ..readers.tables import columns_of, records
+from ..readers.rows import MALFORMED, TOO_LARGE, Row
+from ..readers.tables import open_table, table_rows
 
 OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"  # statuses
 CAPTIONS = ("caption_reference_description", "caption_alt_text_description")
@@ -62,29 +63,29 @@ class Wit(FileReader):
                 with _Parquet(path, self.captions):
                     pass
             else:
-                self._columns(path)
+                self._table(path)
 
     def rows(self, path: Path) -> Iterator[Row]:
         return self._from_parquet(path) if path.suffix == ".parquet" else self._from_table(path)
 
-    def _columns(self, path: Path) -> list[str]:
-        return columns_of(path, "\t", ("language", "image_url", "mime_type", *self.captions))
+    def _table(self, path: Path) -> Table:
+        return open_table(path, "\t", ("language", "image_url", "mime_type", *self.captions))
 
     def _from_table(self, path: Path) -> Iterator[Row]:
-        names, split = self._columns(path), split_of(path)
+        table = self._table(path)
+        names, split = table.names, split_of(path)
         language, url, mime = (names.index(name) for name in ("language", "image_url", "mime_type"))
         captions = [names.index(name) for name in self.captions]
-        for record in records(path, len(names), "\t", header=True):
-            fields = record.fields
-            if record.error:
-                yield record.failed(self.name, split)
+        for row, fields in table_rows(table, self.name, split):
+            if row.error:
+                yield row
                 continue
             caption = next((fields[index] for index in captions if fields[index].strip()), "")
-            row = Row(record.place, self.name, caption, split, url=fields[url].strip() or None)
+            row = replace(row, caption=caption, url=fields[url].strip() or None)
             if self.language not in (None, fields[language]):
                 row = row.failed(OTHER_LANGUAGE, f"the caption's language is {fields[language]}, not {self.language}")
             elif row.url is None:
-                row = row.failed(MALFORMED, f"{record.place} has no image_url")
+                row = row.failed(MALFORMED, f"{row.id} has no image_url")
             elif self.mime_types is not None and fields[mime].lower() not in self.mime_types:
                 row = row.failed(OTHER_TYPE, f"the picture is of the type {fields[mime]}")
             yield row

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
 
-from .. import TranslatorError
+from .. import InputError
 from .pictures import Picture, is_picture, label_of
 
 _AT = "RoySheffer/im2wav", "Data/ImageHear", "ee1ba8d3b4dea9f95626fdae71e061c4cdf50d8d"  # a commit: it cannot change
@@ -32,7 +32,7 @@ def photographs(
     ``listing``, which is GitHub's contents API, refuses it. ``files`` is where names in the listing are found. Every
     file is compared with the hash that the listing says.
 
-    Raises TranslatorError: something cannot be fetched (the next call goes on from there), or is not what was listed.
+    Raises InputError: something cannot be fetched (the next call goes on from there), or is not what was listed.
     """
     from ..model import write
 
@@ -50,16 +50,16 @@ def photographs(
             if not path.is_file() or _git_hash(path.read_bytes()) != sha:
                 content = _fetch(fetch, files + quote(name))
                 if _git_hash(content) != sha:
-                    raise TranslatorError(f"{name} is not what ImageHear lists under that name; was it cut short?")
+                    raise InputError(f"{name} is not what ImageHear lists under that name; was it cut short?")
                 write(path, content)
             pictures.append(Picture(name, str(path), label_of(name)))
         return pictures
     except OSError as error:
-        raise TranslatorError(f"ImageHear cannot be kept in {cache}: {error.strerror}") from None
+        raise InputError(f"ImageHear cannot be kept in {cache}: {error.strerror}") from None
 
 
 def _names(listing: bytes) -> list[tuple[str, str]]:
-    """Names and git hashes of the photographs in GitHub's listing, by name. Raises TranslatorError."""
+    """Names and git hashes of the photographs in GitHub's listing, by name. Raises InputError."""
     try:
         entries = [(entry["name"], entry["sha"]) for entry in json.loads(listing) if entry["type"] == "file"]
         pictures = sorted((name, sha) for name, sha in entries if is_picture(name))
@@ -67,7 +67,7 @@ def _names(listing: bytes) -> list[tuple[str, str]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         plain, pictures = False, []
     if not plain or not pictures:
-        raise TranslatorError("the listing of ImageHear is not a list of files called by class and number")
+        raise InputError("the listing of ImageHear is not a list of files called by class and number")
     return pictures
 
 
@@ -80,4 +80,4 @@ def _fetch(fetch: Callable[[str], bytes], url: str) -> bytes:
     try:
         return fetch(url)
     except ValueError as error:
-        raise TranslatorError(f"ImageHear is not complete yet, and running again goes on from here: {error}") from None
+        raise InputError(f"ImageHear is not complete yet, and running again goes on from here: {error}") from None

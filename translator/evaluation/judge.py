@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from tqdm import tqdm
 
-from .. import TranslatorError
+from .. import InputError
 from . import metrics
+from .findings import Control, Evaluation, HeldOut, Judged, Place, Plane, Ranking, Skipped
 from .pictures import Picture
-from .report import Control, HeldOut, Judged, Place, Plane, Ranking, Report, Skipped
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -76,7 +76,7 @@ def evaluate_images(
     held_out: Batch | None = None,
     ks: Sequence[int] = KS,
     seed: int = 0,
-) -> Report:
+) -> Evaluation:
     """Judge ``translators`` (name -> function of CPU tensors) by ``pictures``, and by ``held_out`` pairs where given.
 
     Args:
@@ -86,13 +86,13 @@ def evaluate_images(
         ks: R@k is the share of pictures whose right prompt is among the k nearest; k below the number of classes.
         seed: of the bootstrap; the same resamples for all translators.
 
-    A picture that cannot be read is left out, and named in the report. Raises TranslatorError: none can be read, a
+    A picture that cannot be read is left out, and named in the report. Raises InputError: none can be read, a
     class without words, two with the same words, fewer than two classes, a translator that gives no good vectors.
     """
     _check(pictures, prompts, translators, default)
     ks = tuple(sorted({k for k in ks if 0 < k < len(prompts)}))
     if not ks:
-        raise TranslatorError(f"R@k says something for k from 1 to {len(prompts) - 1}, one less than there are prompts")
+        raise InputError(f"R@k says something for k from 1 to {len(prompts) - 1}, one less than there are prompts")
     read, skipped = _read(encoders, pictures)
     words, classes = list(prompts.values()), list(prompts)
     seen = _Seen(
@@ -110,7 +110,7 @@ def evaluate_images(
     judged = {name: _judge(vectors, seen) for name, vectors in translated.items()}
     judged = dict(sorted(judged.items(), key=lambda item: _order(item[1], ks)))
     reference = default or next(iter(judged))
-    return Report(
+    return Evaluation(
         model=encoders.name,
         spaces=tuple(encoders.spaces),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -134,18 +134,18 @@ def _check(
     pictures: Sequence[Picture], prompts: Mapping[str, str], translators: Mapping[str, Translate], default: str | None
 ) -> None:
     if not translators:
-        raise TranslatorError("there is no translator to judge")
+        raise InputError("there is no translator to judge")
     if default is not None and default not in translators:
-        raise TranslatorError(f'the default translator "{default}" is not among those that are judged')
+        raise InputError(f'the default translator "{default}" is not among those that are judged')
     wordless = sorted({picture.label for picture in pictures} - set(prompts))
     if wordless:
-        raise TranslatorError(f'there are no words for the class "{wordless[0]}"')
+        raise InputError(f'there are no words for the class "{wordless[0]}"')
     if len(prompts) < 2:
-        raise TranslatorError("there must be two classes or more, to tell one from another")
+        raise InputError("there must be two classes or more, to tell one from another")
     classes: dict[str, str] = {}
     for label, words in prompts.items():
         if classes.setdefault(words, label) != label:
-            raise TranslatorError(f'the classes "{classes[words]}" and "{label}" have the same prompt: "{words}"')
+            raise InputError(f'the classes "{classes[words]}" and "{label}" have the same prompt: "{words}"')
 
 
 def _read(encoders: Encoders, pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, np.ndarray]], list[Skipped]]:
@@ -153,21 +153,21 @@ def _read(encoders: Encoders, pictures: Sequence[Picture]) -> tuple[list[tuple[P
     for picture in tqdm(pictures, desc="pictures", unit="", disable=None):
         try:
             vector = _finite(encoders.image(picture.source).reshape(1, -1), "CLIP's image tower")[0]
-        except ValueError as error:  # InputError and TranslatorError are, too
+        except ValueError as error:  # InputError and InputError are, too
             skipped.append(Skipped(picture.name, str(error)))
         else:
             read.append((picture, vector))
     if not read:
         why = f"; the first: {skipped[0].why}" if skipped else ""
-        raise TranslatorError(f"none of {len(pictures)} pictures could be read{why}")
+        raise InputError(f"none of {len(pictures)} pictures could be read{why}")
     return read, skipped
 
 
 def _finite(vectors: Tensor, whose: str) -> np.ndarray:
-    """(N, dim) float32. Raises TranslatorError if they have no direction."""
+    """(N, dim) float32. Raises InputError if they have no direction."""
     found = vectors.detach().float().cpu().numpy()
     if not np.isfinite(found).all() or not np.linalg.norm(found, axis=-1).all():
-        raise TranslatorError(f"{whose} gives vectors that are not numbers, or of no length")
+        raise InputError(f"{whose} gives vectors that are not numbers, or of no length")
     return found
 
 
@@ -178,7 +178,7 @@ def _translate(name: str, translate: Translate, clip: np.ndarray | Tensor, kind:
         try:
             batches = [translate(batch, kind=kind) for batch in torch.as_tensor(clip).split(BATCH)]
         except RuntimeError:  # torch's, of matrices that do not fit
-            raise TranslatorError(f"the translator {name} does not take vectors of {clip.shape[1]} numbers") from None
+            raise InputError(f"the translator {name} does not take vectors of {clip.shape[1]} numbers") from None
         return _finite(torch.cat(batches), f"the translator {name}")
 
 
@@ -234,12 +234,12 @@ def _behind(judged: Mapping[str, Judged], reference: str, seen: _Seen) -> dict[s
 def judge_pairs(pairs: Batch, translators: Mapping[str, Translate]) -> HeldOut:
     """Mean cosines to the true CLAP vectors, texts and images apart: a translator may know only one of them.
 
-    Raises TranslatorError: no pairs, vectors that are not numbers or of no length.
+    Raises InputError: no pairs, vectors that are not numbers or of no length.
     """
     from ..model import KINDS
 
     if not len(pairs.clip):
-        raise TranslatorError("there are no held-out pairs")
+        raise InputError("there are no held-out pairs")
     counts: dict[str, int] = {}
     constant: dict[str, float] = {}
     cosines: dict[str, dict[str, float]] = {name: {} for name in translators}

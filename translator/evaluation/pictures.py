@@ -6,14 +6,14 @@ the columns ``file`` and ``label``.
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import TranslatorError
+from .. import InputError
+from ..tables import Table
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 SOURCES, LABELS = ("file", "image", "url"), ("label", "sound")  # names of columns; the first that is not blank counts
@@ -36,7 +36,7 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
     in it is passed over. A CSV has the columns file (or image, url) and label (or sound), and may have prompt; its file
     names are relative to ``root``, or else to its own folder.
 
-    Raises TranslatorError: nothing there, no such columns, a row without one of them, a picture listed twice.
+    Raises InputError: nothing there, no such columns, a row without one of them, a picture listed twice.
     """
     path = Path(path)
     if path.is_dir():
@@ -44,13 +44,13 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
     elif path.is_file():
         pictures = list(_read_csv(path, Path(root) if root is not None else path.parent))
     else:
-        raise TranslatorError(f"no such folder or CSV file: {path}")
+        raise InputError(f"no such folder or CSV file: {path}")
     if not pictures:
-        raise TranslatorError(f"there are no pictures in {path}")
+        raise InputError(f"there are no pictures in {path}")
     seen: set[str] = set()
     for picture in pictures:
         if picture.source in seen:
-            raise TranslatorError(f"{path} lists {picture.name} twice")
+            raise InputError(f"{path} lists {picture.name} twice")
         seen.add(picture.source)
     return pictures
 
@@ -59,7 +59,7 @@ def read_prompts(path: str | Path) -> dict[str, str]:
     """Words for classes, class -> words, of a CSV (columns label, sound or name; prompt) or a JSON file.
 
     The JSON is an object {class: words}, or {"sounds": [{"name": class, "prompt": words}]} as in a model's sounds.json.
-    Raises TranslatorError.
+    Raises InputError.
     """
     path = Path(path)
     rows: Iterable[tuple[object, object]]
@@ -71,31 +71,31 @@ def read_prompts(path: str | Path) -> dict[str, str]:
             sounds = found.get("sounds")
             rows = [(row["name"], row["prompt"]) for row in sounds] if isinstance(sounds, list) else found.items()
         except OSError as error:
-            raise TranslatorError(f"{path} cannot be read: {error.strerror}") from None
+            raise InputError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-            raise TranslatorError(f"{path} is no JSON of classes and the words for them") from None
+            raise InputError(f"{path} is no JSON of classes and the words for them") from None
     prompts: dict[str, str] = {}
     for label, words in rows:
         if not isinstance(label, str) or not isinstance(words, str) or not label.strip() or not words.strip():
-            raise TranslatorError(f"{path} must give each class its words, both of them texts that are not blank")
+            raise InputError(f"{path} must give each class its words, both of them texts that are not blank")
         if prompts.setdefault(label.strip(), words.strip()) != words.strip():
-            raise TranslatorError(f'{path} gives the class "{label.strip()}" two prompts')
+            raise InputError(f'{path} gives the class "{label.strip()}" two prompts')
     if not prompts:
-        raise TranslatorError(f"{path} names no classes")
+        raise InputError(f"{path} names no classes")
     return prompts
 
 
 def class_prompts(pictures: Sequence[Picture], given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Words for every class: the ``given`` ones, or else the set's own, or else the label with _ as spaces.
 
-    Classes of ``given`` that no picture shows stay in, to be told from the others. Raises TranslatorError if the set
+    Classes of ``given`` that no picture shows stay in, to be told from the others. Raises InputError if the set
     has two prompts for a class.
     """
     prompts = dict(given or {})
     for label in sorted({picture.label for picture in pictures} - set(prompts)):
         said = sorted({picture.prompt for picture in pictures if picture.label == label and picture.prompt})
         if len(said) > 1:
-            raise TranslatorError(f'the class "{label}" has two prompts: "{said[0]}" and "{said[1]}"')
+            raise InputError(f'the class "{label}" has two prompts: "{said[0]}" and "{said[1]}"')
         prompts[label] = said[0] if said else label.replace("_", " ")
     return prompts
 
@@ -116,9 +116,9 @@ def _read_folder(folder: Path) -> list[Picture]:
         inside = [path for path in inside if is_picture(path.name) and path.is_file()]
         beside = [path for path in sorted(folder.iterdir()) if is_picture(path.name) and path.is_file()]
     except OSError as error:
-        raise TranslatorError(f"{folder} cannot be read: {error.strerror}") from None
+        raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     if inside and beside:
-        raise TranslatorError(
+        raise InputError(
             f"{folder} has pictures in folders and beside them ({beside[0].name}), so that it is not clear what names "
             "their class"
         )
@@ -126,7 +126,7 @@ def _read_folder(folder: Path) -> list[Picture]:
         return [Picture(f"{path.parent.name}/{path.name}", str(path), path.parent.name) for path in inside]
     for path in beside:
         if not label_of(path.name):
-            raise TranslatorError(f"{path} says nothing of its class: a name like dog1.jpg is expected, or dog/1.jpg")
+            raise InputError(f"{path} says nothing of its class: a name like dog1.jpg is expected, or dog/1.jpg")
     return [Picture(path.name, str(path), label_of(path.name)) for path in beside]
 
 
@@ -135,25 +135,20 @@ def _read_csv(path: Path, root: Path) -> Iterable[Picture]:
         name, label = _first(row, SOURCES), _first(row, LABELS)
         if not name or not label:
             lacking = SOURCES if not name else LABELS
-            raise TranslatorError(f"line {number} of {path} has nothing under {' or '.join(lacking)}")
+            raise InputError(f"line {number} of {path} has nothing under {' or '.join(lacking)}")
         source = name if re.match(r"https?://", name, re.I) else str(root / name)
         yield Picture(name, source, label, (row.get("prompt") or "").strip())
 
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV, names of columns in small letters. Raises TranslatorError."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-            if not {"label", "sound", "name"} & set(reader.fieldnames):
-                raise TranslatorError(f"{path} has no column called label (or sound) in its first line")
-            for row in reader:
-                yield reader.line_num, row
-    except OSError as error:
-        raise TranslatorError(f"{path} cannot be read: {error.strerror}") from None
-    except (UnicodeError, csv.Error):
-        raise TranslatorError(f"{path} is not a CSV in UTF-8") from None
+    """Line numbers and rows of a CSV, by the names of its columns. Raises InputError."""
+    table = Table(path)
+    if not {"label", "sound", "name"} & set(table.names):
+        raise InputError(f"{path} has no column called label (or sound) in its first line")
+    for record in table:
+        if record.error:
+            raise InputError(f"{path} is not a CSV file: line {record.line} {record.error}")
+        yield record.line, dict(zip(table.names, record.fields, strict=False))
 
 
 def _first(row: Mapping[str, str | None], columns: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import TranslatorError
+from .. import InputError
 from ..model import KINDS
 from .parquet import OK, Shard
 
@@ -53,7 +53,7 @@ class Pairs:
             shards: all of one source.
             held_out: share of the pairs, 0 to 1.
 
-        Raises TranslatorError: an id stands there twice, or there are too few pairs to train and to hold some out.
+        Raises InputError: an id stands there twice, or there are too few pairs to train and to hold some out.
         """
         self.shards, self.source = list(shards), shards[0].source
         self.dim, self.share = shards[0].dim, held_out
@@ -64,9 +64,9 @@ class Pairs:
         self.unused, self.train, self.held_out, self.pictures = map(int, counts)
 
     def require(self) -> None:
-        """Raises TranslatorError unless there are pairs to train on and pairs to judge by."""
+        """Raises InputError unless there are pairs to train on and pairs to judge by."""
         if self.train < 2 or self.held_out < 1:
-            raise TranslatorError(
+            raise InputError(
                 f"{self.source} has {self.train + self.held_out} usable pairs: too few to train on and to hold some out"
             )
 
@@ -102,7 +102,7 @@ class Pairs:
                 for shard, number in self._groups:
                     for name in _read(shard, number, ["id"])["id"].to_pylist():
                         if _hash(str(name)) == twice:
-                            raise TranslatorError(
+                            raise InputError(
                                 f'the id "{name}" stands more than once in the shards of {self.source}; '
                                 "files that overlap are to be embedded in one run, which tells repetitions"
                             )
@@ -110,7 +110,7 @@ class Pairs:
     def buffers(self, *marks: int, order: np.random.Generator | None = None) -> Iterator[Batch]:
         """All rows with one of ``marks``, about BUFFER at a time, shuffled by ``order``; the next are read meanwhile.
 
-        Raises TranslatorError if a vector holds something else than numbers, or nothing but zeros.
+        Raises InputError if a vector holds something else than numbers, or nothing but zeros.
         """
         if sum(self._count(number, marks) for number in range(len(self._groups))) <= BUFFER:  # few enough to stay
             if marks not in self._kept:
@@ -185,7 +185,7 @@ class Pairs:
             [KINDS.index(kind) if kind in KINDS else -1 for kind in table["clip_kind"].to_pylist()], np.int64
         )
         if (kinds < 0).any():
-            raise TranslatorError(f"{shard.path} has rows whose clip_kind is neither {' nor '.join(KINDS)}")
+            raise InputError(f"{shard.path} has rows whose clip_kind is neither {' nor '.join(KINDS)}")
         return clip, np.zeros((len(clip), 0), np.float32) if clap is None else clap, kinds
 
     def captions(self) -> Iterator[tuple[list[str], Batch]]:
@@ -222,18 +222,18 @@ def _read(shard: Shard, group: int, columns: list[str]):
         with shard.open() as file:
             return file.read_row_group(group, columns=columns, use_threads=False)
     except (pa.ArrowException, OSError):
-        raise TranslatorError(f"{shard.path} is damaged: its rows cannot be read") from None
+        raise InputError(f"{shard.path} is damaged: its rows cannot be read") from None
 
 
 def _vectors(table, name: str, shard: Shard) -> np.ndarray:
     column = table[name].combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, shard.dim)
     if len(vectors) != len(table):
-        raise TranslatorError(f'{shard.path} has rows of status "{OK}" without a {name} vector')
+        raise InputError(f'{shard.path} has rows of status "{OK}" without a {name} vector')
     lengths = np.linalg.norm(vectors, axis=1)  # not finite if one number is not
     if not (np.isfinite(lengths) & (lengths > 1e-6)).all():
         bad = int((~np.isfinite(lengths) | (lengths <= 1e-6)).sum())
-        raise TranslatorError(f"{shard.path} is damaged: {bad} of its {name} vectors are not numbers, or all zero")
+        raise InputError(f"{shard.path} is damaged: {bad} of its {name} vectors are not numbers, or all zero")
     return vectors
 
 

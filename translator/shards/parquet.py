@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .. import TranslatorError
+from .. import InputError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -72,35 +72,35 @@ class Shard:
         return sum(self.groups)
 
     def open(self) -> pq.ParquetFile:
-        """The file, memory-mapped. Raises TranslatorError."""
+        """The file, memory-mapped. Raises InputError."""
         return _open(self.path)
 
 
 def open_shards(paths: Iterable[str | Path]) -> list[Shard]:
     """The shards at ``paths``, each a .parquet file or a folder of them, in order of their names.
 
-    Only their footers are read. Raises TranslatorError: nothing there, no shard, damaged, of several pairs of spaces.
+    Only their footers are read. Raises InputError: nothing there, no shard, damaged, of several pairs of spaces.
     """
     files: list[Path] = []
     for path in map(Path, paths):
         if path.is_dir():
             found = sorted(path.rglob("*.parquet"))
             if not found:
-                raise TranslatorError(f"there are no .parquet files in {path}")
+                raise InputError(f"there are no .parquet files in {path}")
             files += found
         elif path.is_file():
             files.append(path)
         else:
-            raise TranslatorError(f"no such file or folder: {path}")
+            raise InputError(f"no such file or folder: {path}")
     twice = {file for file in files if files.count(file) > 1}
     if twice:
-        raise TranslatorError(f"{sorted(twice)[0]} is named twice")
+        raise InputError(f"{sorted(twice)[0]} is named twice")
     shards = [_read_footer(file) for file in files]
     for place in ("clip_space", "clap_space", "dim"):
         kinds = {value: shard for shard in shards if (value := getattr(shard, place)) is not None}
         if len(kinds) > 1:
             (one, first), (two, second) = list(kinds.items())[:2]
-            raise TranslatorError(
+            raise InputError(
                 f"shards of different spaces cannot be used together: {place} of {first.path} is {one}, "
                 f"that of {second.path} {two}"
             )
@@ -114,7 +114,7 @@ def _open(path: Path) -> pq.ParquetFile:
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError):
-        raise TranslatorError(f"{path} is not a Parquet file that can be read; is it cut short?") from None
+        raise InputError(f"{path} is not a Parquet file that can be read; is it cut short?") from None
 
 
 def _read_footer(path: Path) -> Shard:
@@ -126,16 +126,16 @@ def _read_footer(path: Path) -> Shard:
         metadata = {key.decode(): value.decode(errors="replace") for key, value in (columns.metadata or {}).items()}
         missing += [key for key in ("source", "clip_space") if key not in metadata]
         if missing:
-            raise TranslatorError(f"{path} is no shard of embeddings: it lacks {', '.join(missing)}")
+            raise InputError(f"{path} is no shard of embeddings: it lacks {', '.join(missing)}")
         if "clap_space" in metadata and "clap" not in columns.names:
-            raise TranslatorError(f"{path} is no shard of embeddings: it lacks clap")
+            raise InputError(f"{path} is no shard of embeddings: it lacks clap")
         for name in ("id", "status", "caption", "clip_kind"):
             if not pa.types.is_string(columns.field(name).type):
-                raise TranslatorError(f"{path} is no shard of embeddings: its {name} must be a string")
+                raise InputError(f"{path} is no shard of embeddings: its {name} must be a string")
         clip = columns.field("clip").type
         good = pa.types.is_fixed_size_list(clip) and clip.value_type == pa.float32()
         if not good or ("clap" in columns.names and columns.field("clap").type != clip):
-            raise TranslatorError(
+            raise InputError(
                 f"{path} is no shard of embeddings: its vectors must be lists of float32, all of one length"
             )
         sizes = tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import TranslatorError
+from .. import InputError
 
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
 WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around and behind the numbers: device=…, dtype=…
@@ -32,47 +32,47 @@ def write_text_pair(path: Path, clip: Sequence[float], clap: Sequence[float]) ->
 
 
 def read_text_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The CLIP and the CLAP vector of a file of either layout, each float32 (dim,). Raises TranslatorError."""
+    """The CLIP and the CLAP vector of a file of either layout, each float32 (dim,). Raises InputError."""
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise TranslatorError(f"{path} is too large to hold one pair of vectors")
+            raise InputError(f"{path} is too large to hold one pair of vectors")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise TranslatorError(f"{path} is not a text file that can be read") from None
+        raise InputError(f"{path} is not a text file that can be read") from None
     headings = list(HEADING.finditer(text))
     if [match[1] or match[2] for match in headings] != ["CLIP", "CLAP"]:
-        raise TranslatorError(f"{path} does not hold one CLIP and one CLAP embedding under their headings")
+        raise InputError(f"{path} does not hold one CLIP and one CLAP embedding under their headings")
     first, second = headings
     clip = _numbers(text[first.end() : second.start()], path)
     clap = _numbers(text[second.end() :], path)
     if len(clip) != len(clap):
-        raise TranslatorError(f"{path} holds {len(clip)} numbers for CLIP and {len(clap)} for CLAP")
+        raise InputError(f"{path} holds {len(clip)} numbers for CLIP and {len(clap)} for CLAP")
     return clip, clap
 
 
 def _numbers(text: str, path: Path) -> np.ndarray:
     words = re.split(r"[\s,\[\]()]+", WORDS.sub(" ", text))
     if "..." in words:
-        raise TranslatorError(f"{path} holds a shortened printout: the numbers in the middle are missing")
+        raise InputError(f"{path} holds a shortened printout: the numbers in the middle are missing")
     try:
         numbers = [float(word) for word in words if word]
     except ValueError:
-        raise TranslatorError(f"{path} holds something else than numbers") from None
+        raise InputError(f"{path} holds something else than numbers") from None
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise TranslatorError(f"{path} holds {'numbers that are not finite' if numbers else 'no numbers'}")
+        raise InputError(f"{path} holds {'numbers that are not finite' if numbers else 'no numbers'}")
     if not any(numbers):
-        raise TranslatorError(f"{path} holds a vector of zeros, which points nowhere")
+        raise InputError(f"{path} holds a vector of zeros, which points nowhere")
     return np.array(numbers, np.float32)
 
 
 def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(name, clip, clap) of every .txt file in ``folder``, in order of the numbers in their names.
 
-    Raises TranslatorError.
+    Raises InputError.
     """
     files = sorted(folder.glob("*.txt"), key=lambda path: [(len(n), n) for n in re.findall(r"\d+|\D+", path.stem)])
     if not files:
-        raise TranslatorError(f"there are no .txt files in {folder}")
+        raise InputError(f"there are no .txt files in {folder}")
     for path in files:
         yield (path.stem, *read_text_pair(path))
 
@@ -80,7 +80,7 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
     """Write the pairs of a folder of text files as one embedding shard, the new file ``out``; returns their number.
 
-    The files hold no captions: each pair is held out, or not, by its name. Raises TranslatorError.
+    The files hold no captions: each pair is held out, or not, by its name. Raises InputError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -88,7 +88,7 @@ def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: s
     from .parquet import OK, ROW_GROUP, schema
 
     if out.exists():
-        raise TranslatorError(f"{out} is there already")
+        raise InputError(f"{out} is there already")
     pairs = text_pairs(folder)
     first = next(pairs)
     columns = schema(source, clip_space, clap_space, dim=len(first[1]))
@@ -101,7 +101,7 @@ def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: s
             while lot := list(itertools.islice(rows, ROW_GROUP)):
                 for name, clip, _ in lot:
                     if len(clip) != len(first[1]):
-                        raise TranslatorError(
+                        raise InputError(
                             f"{name} in {folder} has {len(clip)} numbers, {first[0]} has {len(first[1])}"
                         )
                 table = [{"id": name, "source": source, "status": OK, "clip": clip, "clip_kind": kind, "clap": clap}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import TranslatorError
+from .. import InputError
 from ..model import KINDS, LinearTranslator, centred
 from ..shards.pairs import TRAIN, Batch, Pairs
 from . import record
@@ -42,7 +42,7 @@ def means(sources: Sequence[Pairs]) -> Means:
     totals = [pairs.totals for pairs in sources]
     clip, clap, counts = (sum(columns) for columns in zip(*totals, strict=True))
     if not counts.sum() or not (trained := sum(pairs.train for pairs in sources)):
-        raise TranslatorError("there are no pairs to learn from")
+        raise InputError("there are no pairs to learn from")
     clip = clip / counts.clamp(min=1)[:, None]
     for kind in range(len(KINDS)):
         if not counts[kind]:
@@ -89,7 +89,7 @@ def ridge(total: Sums, around: Means, penalty: float) -> LinearTranslator:
 
 
 def fit(name: str, sources: Sequence[Pairs]) -> tuple[LinearTranslator, dict[str, float | int | str]]:
-    """``procrustes`` or ``ridge`` over all sources, and what is to be recorded of it. Raises TranslatorError."""
+    """``procrustes`` or ``ridge`` over all sources, and what is to be recorded of it. Raises InputError."""
     for pairs in sources:
         if pairs.train:
             pairs.require()
@@ -119,7 +119,7 @@ def constant_cosine(mix: Mix, held_out: Batch) -> float:
 def make(name: str, sources: dict[str, Pairs], out: Path, half: bool = False) -> Path:
     """Fit ``procrustes`` or ``ridge`` to all sources and write <name>.safetensors and .json into ``out``.
 
-    Raises TranslatorError: too few pairs, or ``out`` has one made of other data.
+    Raises InputError: too few pairs, or ``out`` has one made of other data.
     """
     made = record.data_facts(sources)
     path, began = out / f"{name}.safetensors", time.monotonic()

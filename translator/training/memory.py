@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import TranslatorError, zoo
+from .. import InputError, zoo
 from ..model import Memory
 from . import record
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
     """A memory of ``size`` different captions of the training pairs (of captions, not of pictures), drawn by ``seed``.
 
-    Raises TranslatorError if there are fewer than two.
+    Raises InputError if there are fewer than two.
     """
     kept: dict[int, tuple[str, Tensor, Tensor]] = {}  # by a hash, of which the smallest stay
     for pairs in sources:
@@ -38,7 +38,7 @@ def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
                     kept.setdefault(key, (words[row], batch.clip[row].clone(), batch.clap[row].clone()))
             kept = dict(sorted(kept.items())[: max(size, 0)])
     if len(kept) < 2:
-        raise TranslatorError("a memory needs two different captions or more, embedded by CLIP's text tower")
+        raise InputError("a memory needs two different captions or more, embedded by CLIP's text tower")
     captions, clip, clap = zip(*kept.values(), strict=True)
     return Memory(torch.stack(clip), torch.stack(clap), captions)
 
@@ -51,5 +51,5 @@ def keep(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path
         return path
     kept = draw(list(sources.values()), size, seed)
     if len(kept.facts()["captions"].encode()) > zoo.MAX_HEADER // 2:  # the quotes in it are written as two signs
-        raise TranslatorError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
+        raise InputError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
     return record.save(kept, "memory", "memory", made, out, half=False, more=kept.facts())

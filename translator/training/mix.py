@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import torch
 
-from .. import TranslatorError
+from .. import InputError
 from ..shards.pairs import TRAIN, Batch, Pairs, shuffled
 
 
@@ -22,7 +22,7 @@ class Mix:
     def __init__(self, sources: Sequence[Pairs], weights: Sequence[float] = (), batch: int = 64, seed: int = 0) -> None:
         weights = list(weights) or [1.0] * len(sources)
         if len(weights) != len(sources) or not all(math.isfinite(w) and w > 0 for w in weights):
-            raise TranslatorError(f"give {len(sources)} weights above 0, one for each of the sources")
+            raise InputError(f"give {len(sources)} weights above 0, one for each of the sources")
         for pairs in sources:
             pairs.require()
         self.sources, self.batch, self.seed = list(sources), batch, seed
@@ -30,7 +30,7 @@ class Mix:
         ends = np.round(np.cumsum([0, *self.weights]) * batch).astype(int)
         self.counts = np.diff(ends).tolist()
         if min(self.counts) < 1:
-            raise TranslatorError(
+            raise InputError(
                 f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}"
             )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from .. import TranslatorError
+from .. import InputError
 from ..model import save_translator, write
 from ..settings import Settings
 from ..shards.pairs import Pairs
@@ -21,7 +21,7 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
     shards = [shard for pairs in sources.values() for shard in pairs.shards]
     claps = [shard.clap_space for shard in shards if shard.clap_space]
     if not claps:
-        raise TranslatorError("there are no CLAP vectors in the data")
+        raise InputError("there are no CLAP vectors in the data")
     data = {
         name: {
             "pairs": pairs.train,
@@ -45,7 +45,7 @@ def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
 
 
 def there(path: Path, made: dict[str, Any]) -> bool:
-    """Whether a translator is there, and its JSON says the same. Raises TranslatorError if it says otherwise."""
+    """Whether a translator is there, and its JSON says the same. Raises InputError if it says otherwise."""
     if not path.exists():
         return False
     try:
@@ -54,7 +54,7 @@ def there(path: Path, made: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
-        raise TranslatorError(f"{path} is there already, made with other settings or data; choose another folder")
+        raise InputError(f"{path} is there already, made with other settings or data; choose another folder")
     return True
 
 

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import TranslatorError
+from .. import InputError
 from ..model import Translator, centred, write
 from ..settings import Settings
 from ..shards.pairs import Batch, Pairs
@@ -79,7 +79,7 @@ def train(
 
     Translators of the same data share one pass over it. What is finished in ``out`` is left as it is, and what was
     interrupted goes on after its last epoch. ``sources``: the pairs by name. ``half``: 16-bit numbers in the files.
-    ``report`` takes lines for people. Raises TranslatorError: data lack, or ``out`` holds the same name made otherwise.
+    ``report`` takes lines for people. Raises InputError: data lack, or ``out`` holds the same name made otherwise.
     """
     facts = record.data_facts(sources)
     todo = [settings for settings in wanted if not _finished(settings, facts, out)]
@@ -94,7 +94,7 @@ def train(
     centring = any(settings.centred for settings in todo)  # pictures of any source say where CLIP's pictures lie
     found = closed_form.means(list(sources.values())) if centring else None
     if found and not found.images:
-        raise TranslatorError("centred translators take pictures, with captions or without, to learn where these lie")
+        raise InputError("centred translators take pictures, with captions or without, to learn where these lie")
     clip_means = found.clip if found else None
     for key, group in groups.items():
         _train_group(group, mixes[key], clip_means, facts, out, device, half, report)
@@ -166,9 +166,9 @@ def _begin(
             state = torch.load(path, weights_only=True, map_location=device)
             same = state["made_of"] == record.made_of(settings, facts)
         except Exception:
-            raise TranslatorError(f"{path}, the state of an interrupted training, is damaged; delete it") from None
+            raise InputError(f"{path}, the state of an interrupted training, is damaged; delete it") from None
         if not same:
-            raise TranslatorError(
+            raise InputError(
                 f"an interrupted training of {settings.name} with other settings or data lies in {out}; "
                 f"delete {path.name} there, or choose another folder"
             )
@@ -199,7 +199,7 @@ def _epoch(jobs: list[Job], mix: Mix, number: int, device: str, held_out: Batch)
         job.network.eval()
         row = {"epoch": number + 1, "train_loss": total / steps, **judge(job, held_out)}
         if not all(map(math.isfinite, row.values())):
-            raise TranslatorError(f"the training of {job.settings.name} came to numbers that are not finite")
+            raise InputError(f"the training of {job.settings.name} came to numbers that are not finite")
         job.history.append({**row, "seconds": round(seconds / len(jobs), 2)})
         if job.best_epoch == job.epoch:
             job.best = {name: tensor.detach().clone() for name, tensor in job.network.state_dict().items()}
@@ -284,7 +284,7 @@ def _finish(job: Job, facts: dict[str, Any], constant: float, out: Path, half: b
 
 
 def _finished(settings: Settings, facts: dict[str, Any], out: Path) -> bool:
-    """Whether ``out`` has it. Raises TranslatorError if it has another one of that name."""
+    """Whether ``out`` has it. Raises InputError if it has another one of that name."""
     return record.there(out / f"{settings.name}.safetensors", record.made_of(settings, facts))
 
 

@@ -1,0 +1,95 @@
+"""What the judge finds, as values; ``report`` writes them as tables and files, ``plots`` draws them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .metrics import Estimate
+from .pictures import Picture
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A picture that was not judged."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """How near the right prompt was. Keys are R@1, R@5 … (shares, 0 to 1) and "mean rank" (from 1)."""
+
+    ranks: np.ndarray  # (N,), of the right prompt for each picture
+    classes: dict[str, Estimate]  # mean over classes, each weighing the same
+    pictures: dict[str, Estimate]  # mean over pictures
+    each_class: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Control:
+    """The same for vectors that cannot know what the picture shows."""
+
+    classes: dict[str, float]
+    pictures: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A translator's figures, and what its vectors score if every picture gets their mean, or another picture's."""
+
+    ranking: Ranking
+    constant: Control
+    shuffled: Control
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Mean cosines to the true CLAP vectors of held-out pairs, by kind of the CLIP vector: text, image."""
+
+    pairs: dict[str, int]
+    constant: dict[str, float]  # that of the best constant vector
+    translators: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where vectors lie: lengths, the cone they are in, and how far from the prompts of the same classes."""
+
+    norm: float  # mean length
+    norm_sd: float
+    cone: float | None  # mean cosine of two of different classes
+    gap: float | None = None  # distance of the mean unit vector from that of the prompts
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Pictures and prompts in the plane that shows most of both."""
+
+    pictures: np.ndarray  # (N, 2)
+    prompts: np.ndarray  # (C, 2), of the classes that have pictures
+    labels: np.ndarray  # (N,), which of the prompts is the picture's
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All findings about some translators, which are ordered by the widest R@k, best first."""
+
+    model: str
+    spaces: tuple[str, str]  # fingerprints of CLIP's and CLAP's
+    date: str  # UTC, ISO 8601
+    seed: int
+    ks: tuple[int, ...]
+    prompts: dict[str, str]  # all that were ranked, class -> words
+    pictures: tuple[Picture, ...]
+    skipped: tuple[Skipped, ...]
+    default: str  # the translator that the others are compared with
+    chance: dict[str, float]
+    zero_shot: Ranking  # CLIP's own, by its text tower
+    translators: dict[str, Judged]
+    behind: dict[str, dict[str, Estimate]]  # each minus the default, over classes
+    held_out: HeldOut | None
+    places: dict[str, Place]
+    planes: tuple[Plane, Plane]  # CLIP's space, and CLAP's with the default translator

@@ -1,0 +1,145 @@
+"""Tables that people made, read record by record: .csv and .tsv, also packed by gzip.
+
+The text may be UTF-8, with or without a byte order mark, or UTF-16 with one. Lines may end in LF, CR LF or CR. A
+damaged line costs one record, not the rest of the table.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import zlib
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from . import InputError
+
+DELIMITERS = ",;\t"
+HEAD = 1 << 16  # bytes; they decide on the encoding and the line ends
+MAX_LINE = 1 << 20  # characters; a longer line is not read
+MAX_JOINED = 100  # lines of a record whose quoted fields contain line breaks
+UNREADABLE = f"is not UTF-8 text in lines of at most {MAX_LINE >> 20} MiB"
+BAD_QUOTES = "has an unmatched quotation mark"
+
+Line = tuple[int, str]  # number, from 1, and text
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row of a table."""
+
+    line: int  # number of its first line, from 1
+    fields: list[str]  # of a damaged line: its text, split at every delimiter
+    error: str | None = None  # None, UNREADABLE or BAD_QUOTES: what the line "is" or "has"
+
+
+class Table:
+    """The rows of a table; blank lines are skipped. Every iteration reads the file from its start.
+
+    Args:
+        path: a name that ends in .gz is unpacked.
+        delimiter: None: whichever of comma, semicolon and tab the first line has most of.
+        quoted: whether quotation marks enclose fields; if not, they are ordinary characters.
+        header: whether the first line names the columns; ``names`` has them stripped and in lower case.
+        columns: fields of every record. A line whose quotes lead to another number is split at every delimiter and
+            marked BAD_QUOTES. None: any number.
+
+    Raises InputError, also while iterating: the file cannot be read.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        delimiter: str | None = None,
+        *,
+        quoted: bool = True,
+        header: bool = True,
+        columns: int | None = None,
+    ) -> None:
+        self.path, self.quoted, self.header, self.columns = path, quoted, header, columns
+        first = next((text for _, text in self._lines() if text.strip()), "")
+        self.delimiter = delimiter or max(DELIMITERS, key=first.count)
+        named = next(self._records(), None) if header else None
+        self.names = [name.strip().lower() for name in named.fields] if named else []
+
+    def __iter__(self) -> Iterator[Record]:
+        records = self._records()
+        if self.header:
+            next(records, None)
+        return records
+
+    def _records(self) -> Iterator[Record]:
+        lines, ahead = self._lines(), deque[Line]()
+        while line := ahead.popleft() if ahead else next(lines, None):
+            number, text = line
+            plain = text.rstrip("\r\n")
+            if not plain.strip():
+                continue
+            fields, error = plain.split(self.delimiter), None
+            if _is_damaged(text):
+                error = UNREADABLE
+            elif self.quoted and '"' in text:
+                joined = self._unquote(line, ahead, lines)
+                fields, error = (joined, None) if joined else (fields, BAD_QUOTES)
+            yield Record(number, fields, error)
+
+    def _unquote(self, line: Line, ahead: deque[Line], lines: Iterator[Line]) -> list[str] | None:
+        """The fields of a line with quotation marks and of those that a quoted field goes on to.
+
+        None, and all lines but the first left in ``ahead``, if that does not work out.
+        """
+        taken: list[Line] = []
+
+        def texts() -> Iterator[str]:
+            yield line[1]
+            while len(taken) < MAX_JOINED and (following := ahead.popleft() if ahead else next(lines, None)):
+                taken.append(following)
+                if _is_damaged(following[1]):
+                    return
+                yield following[1]
+
+        try:
+            fields = next(csv.reader(texts(), delimiter=self.delimiter, strict=True))
+        except (csv.Error, StopIteration):
+            fields = None
+        if fields is None or self.columns not in (None, len(fields)):
+            ahead.extendleft(reversed(taken))
+            return None
+        return fields
+
+    def _lines(self) -> Iterator[Line]:
+        try:
+            with self._open() as file:
+                head = file.read(HEAD)
+            wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+            shown = head.decode(encoding, "replace")
+            end = "\r" if "\r" in shown and "\n" not in shown else "\n"
+            with io.TextIOWrapper(self._open(), encoding, errors, end) as file:
+                number = 0
+                while text := file.readline(MAX_LINE):
+                    number, rest = number + 1, text
+                    while len(rest) == MAX_LINE and not rest.endswith(end):
+                        rest = file.readline(MAX_LINE)
+                    yield number, text
+        except (OSError, EOFError, zlib.error) as error:  # a damaged .gz is any of these
+            raise InputError(f"cannot read {self.path}: {getattr(error, 'strerror', None) or error}") from None
+
+    def _open(self) -> BinaryIO:
+        return cast(BinaryIO, gzip.open(self.path)) if self.path.name.endswith(".gz") else open(self.path, "rb")
+
+
+def _is_damaged(text: str) -> bool:
+    """Whether a line is too long, or holds zero bytes or bytes that are not UTF-8."""
+    if len(text) == MAX_LINE or "\0" in text:
+        return True
+    try:
+        text.encode()
+        return False
+    except UnicodeEncodeError:  # bytes that are not UTF-8 were decoded to lone surrogates
+        return True
