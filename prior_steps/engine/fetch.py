@@ -64,7 +64,7 @@ class Settings:
     patience_s: float = 120.0  # the longest pause that a server may ask for; then it is left for the next run
     honour_noai: bool = True
     limits: Limits = LIMITS
-    allow_private: bool | None = None  # None: as the environment says, see audioldm.fetch.download
+    allow_private: bool | None = None  # None: as the environment says, see audioldm.inputs.web.download
 
     def __post_init__(self) -> None:
         if self.contact is not None and not re.fullmatch(r"[!-~]+@[!-~]+|https?://[!-~]+", self.contact):
