@@ -242,7 +242,7 @@ def test_what_is_no_audiocaps(tmp_path, text):
 def test_an_unknown_split(tmp_path):
     (tmp_path / "val.csv").write_text(HEADER)
     assert list(AudioCaps(tmp_path)) == []
-    with pytest.raises(InputError, match="there is no train.csv, but val.csv"):
+    with pytest.raises(InputError, match="there is no train.csv; available: val.csv"):
         AudioCaps(tmp_path, splits=["train"])
     with pytest.raises(InputError, match="AudioCaps has no split dev"):
         AudioCaps(splits=["dev"])
