@@ -29,7 +29,7 @@ from prior_steps.readers.files import find_files, split_of
 from prior_steps.readers.rows import OK, Row
 from prior_steps.wit.reader import Wit
 
-AUDIOCAPS = Path(__file__).resolve().parents[2] / "shared" / "audiocaps"
+AUDIOCAPS = Path(__file__).resolve().parents[3] / "shared" / "audiocaps"
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
 PNG = encode(Image.new("L", (9, 9)))
 

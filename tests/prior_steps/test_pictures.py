@@ -19,8 +19,8 @@ import pytest
 from pictures import JPEG, encode
 from PIL import Image
 from server import Server
-from test_prior_readers import wit_line, write_wit
 from test_prior_run import rows_of, state_of
+from wit_table import wit_line, write_wit
 
 from audioldm.inputs.images import decode_image
 from audioldm.inputs.web import Limits
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on(server, tiny_folder, tmp_path, capsys) -> None:
     assert {name: state_of(out)[name] for name in finished} == finished
     assert Counter(row["status"] for row in rows_of(out)) == wanted
     assert [row["id"] for row in rows_of(out)] == [row.id for row in Wit(source)]
-    assert f"together{wanted.total():>8,}".split() == capsys.readouterr().out.splitlines()[-2].split()
+    assert f"total{wanted.total():>8,}".split() == capsys.readouterr().out.splitlines()[-2].split()
     asked = Counter(server.paths)
     assert len(kept) >= 4 and all(asked[f"/{i}/jpeg"] == 1 for i in kept)
     assert all(asked[f"/{i}/jpeg"] <= 2 for i in range(20))  # twice: it was on its way when the run was killed

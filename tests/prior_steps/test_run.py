@@ -61,7 +61,7 @@ def state_of(folder: Path) -> dict[str, tuple[int, int]]:
 def test_every_row_is_there_with_its_status(arguments, tiny_model, tmp_path, capsys) -> None:
     assert embedding.main(arguments) == 0
     shown = capsys.readouterr()
-    assert shown.out.split()[:8] == ["ok", "205", "duplicate", "23", "empty_caption", "2", "together", "230"]
+    assert shown.out.split()[:8] == ["ok", "205", "duplicate", "23", "empty_caption", "2", "total", "230"]
     assert "230 of 230 rows" in shown.err
     shards = open_shards([tmp_path / "out"])
     assert [shard.rows for shard in shards] == [100, 100, 30]

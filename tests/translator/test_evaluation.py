@@ -24,7 +24,7 @@ from translator.evaluation.report import as_json, check_new, held_out_markdown, 
 from translator.model import Translator
 from translator.shards.pairs import Batch
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PHOTOS = REPOSITORY.parent / "shared" / "photos"
 DIM = 6
 NAMES = ("dog", "rain", "sea", "bell", "harp", "drum")
