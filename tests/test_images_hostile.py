@@ -18,7 +18,7 @@ from PIL import Image, ImageFile
 from audioldm.errors import InputError
 from audioldm.inputs import images
 from audioldm.inputs.images import decode_image, load_image
-from audioldm.inputs.web import Limits
+from audioldm.inputs.web import LIMITS, Limits
 
 # Hostile bytes
 
@@ -180,10 +180,14 @@ def test_bad_files(tmp_path):
 def test_a_file_too_large(tmp_path):
     with open(tmp_path / "big.jpg", "wb") as file:
         file.truncate(20_000_001)
-    refused(tmp_path / "big.jpg", "larger than 20 MB")
+    refused(tmp_path / "big.jpg", "larger than 20 MB", limits=LIMITS)
+    refused(tmp_path / "big.jpg", "not an image")  # the limits of the web are not those of one's own files
     with open(tmp_path / "big.jpg", "wb") as file:
         file.truncate(20_000_000)
-    refused(tmp_path / "big.jpg", "not an image")
+    refused(tmp_path / "big.jpg", "not an image", limits=LIMITS)
+    with open(tmp_path / "big.jpg", "wb") as file:
+        file.truncate(2_000_000_001)
+    refused(tmp_path / "big.jpg", "larger than 2000 MB")
 
 
 def test_pipes_and_devices(tmp_path):

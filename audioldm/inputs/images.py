@@ -1,7 +1,7 @@
-"""Bytes from a stranger → an RGB image, safely.
+"""Bytes from a stranger, or the user's own → an RGB image, safely.
 
-A source is an http(s) URL, a `data:` URI or a local file. Its content alone decides what it is, not its name
-or header. Whatever is wrong with it ends in one `InputError`.
+A source is an http(s) URL, a `data:` URI, a local file, or what Python has for a picture. Its content alone decides
+what it is, not its name or header. Whatever is wrong with it ends in one `InputError`.
 """
 
 from __future__ import annotations
@@ -10,68 +10,108 @@ import base64
 import binascii
 import contextlib
 import io
+import os
 import re
 import stat
 import threading
 import warnings
 from collections.abc import Iterator
+from os import PathLike
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import InputError
+from . import pixels, salvage
+from .pixels import to_rgb as to_rgb
 from .web import LIMITS, Limits, download, label, too_many_bytes
 
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")  # no EPS: it runs programs
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  # no EPS: it runs programs
+OWN = Limits(max_bytes=2_000_000_000, max_pixels=300_000_000)  # of local files; a JPEG of 200 megapixels takes 300 MB
+HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.
 MAX_JPEG_WORK = 10_000_000_000  # pixels × scans; a photo of 40 megapixels with 12 scans has 5e8
-MAX_ELONGATION = 100  # long side : short side; an encoder enlarges the short side to some 200 pixels
-# Usual values of white in grey images beyond 8 bits; where pixels exceed them, the brightest one is white.
-FULL_SCALE = {"I": (65_535,), "F": (1, 255, 65_535)}
+
+CANNOT = "cannot be decoded: it is damaged or of an unusual kind; export it to JPEG first"
 
 _WARNINGS = threading.Lock()  # warning filters belong to the whole process
 
 
-def load_image(source: str, *, allow_private: bool | None = None, limits: Limits = LIMITS) -> Image.Image:
-    """Load the image at `source`: upright (EXIF), first frame, on white, 8 bits per channel, mode "RGB".
+def load_image(source: Any, *, allow_private: bool | None = None, limits: Limits | None = None) -> Image.Image:
+    """Load the image at `source`: upright (EXIF), on white, 8 bits per channel, mode "RGB".
 
     Args:
-        source: http(s) URL, `data:` URI, or name of a local file ("~" is the home folder).
+        source: http(s) URL, `data:` URI, or name of a local file ("~" is the home folder); or the bytes of an image
+            file, an open one, a PIL image, or an array as `pixels.from_array` takes it.
         allow_private: whether URLs may lead to addresses that are not public;
             None: only if the environment says AUDIOLDM_ALLOW_PRIVATE_URLS=1.
-        limits: sizes and times.
+        limits: sizes and times; None: LIMITS for what comes from the web or in a data URI, OWN for the user's own.
 
     Raises:
-        InputError: the source is malformed, unreachable, forbidden, too large, too slow or not a whole image.
+        InputError: the source is malformed, unreachable, forbidden, too large, too slow or not an image. A file that
+            ends a little too early gives what is there of the picture, with a warning.
     """
-    source = source.strip()
+    if not isinstance(source, str | PathLike):
+        return _from_python(source, limits or OWN)
+    source = os.fsdecode(source).strip()
     if source[:5].lower() == "data:":
-        return decode_image(_data_uri(source, limits), "the data URI", limits)
+        limits = limits or LIMITS
+        return decode_image(_data_uri(source, limits), "the data URI", limits, lenient=True)
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.I):
+        limits = limits or LIMITS
         data = download(source, allow_private=allow_private, limits=limits)
     else:
+        limits = limits or OWN
         data = _read_file(source, limits)
-    return decode_image(data, label(source), limits)
+    return decode_image(data, label(source), limits, lenient=True)
 
 
-def decode_image(data: bytes, name: str, limits: Limits = LIMITS) -> Image.Image:
+def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, lenient: bool = False) -> Image.Image:
     """The image in the bytes of an image file, as `load_image` returns it; `name` stands for it in messages.
+
+    `lenient`: where a file ends a little too early, take what is there, with a warning.
 
     Raises:
         InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
             pixels.
     """
     with _opened(data, name, limits) as image:
-        image.load()
-        return to_rgb(image, name)
+        try:
+            loaded = pixels.deep(image, lambda: _open(data, limits))
+            loaded.load()
+        except Exception:
+            scans = data.count(b"\xff\xda")
+            loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans) if lenient else None
+            if loaded is None:
+                raise
+        return pixels.visible_frame(loaded, name)
 
 
 def check_header(data: bytes, name: str, limits: Limits = LIMITS) -> None:
     """Raise InputError as `decode_image` does, but for what only decoding would show; microseconds."""
     with _opened(data, name, limits):
         pass
+
+
+def _open(data: bytes, limits: Limits) -> Image.Image:
+    """The image in `data`, its header read; a JPEG beyond 40 megapixels is decoded at a half, quarter or eighth."""
+    formats = FORMATS if HEIC.match(data[:12]) else FORMATS[:-1]
+    if formats == FORMATS:
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limits.max_pixels  # Pillow refuses twice as many
+    try:
+        image = Image.open(io.BytesIO(salvage.without_metadata(data)), formats=formats)
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+    _refuse_bombs(image, data, limits)
+    if image.format in ("JPEG", "MPO") and image.width * image.height > pixels.LARGE:
+        scale = next(n for n in (2, 4, 8) if n == 8 or image.width * image.height <= pixels.LARGE * n * n)
+        image.draft(None, (image.width // scale, image.height // scale))
+    return image
 
 
 @contextlib.contextmanager
@@ -82,8 +122,7 @@ def _opened(data: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow's remarks on sizes and broken metadata: the verdict is ours
         try:
-            with Image.open(io.BytesIO(data), formats=FORMATS) as image:  # reads the header alone
-                _refuse_bombs(image, data, limits)
+            with _open(data, limits) as image:
                 yield image
         except InputError:
             raise
@@ -92,7 +131,36 @@ def _opened(data: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
         except Image.UnidentifiedImageError as error:
             raise InputError(f"{name} {_what_else(data)}") from error
         except Exception as error:  # decoders that are fed damaged data raise nearly anything
-            raise InputError(f"{name} is damaged or truncated") from error
+            raise InputError(f"{name} {_damaged(data)}") from error
+
+
+def _from_python(source: Any, limits: Limits) -> Image.Image:
+    """The image in bytes, an open file, a PIL image or an array."""
+    if isinstance(source, Image.Image):
+        name = label(str(getattr(source, "filename", "") or "the picture"))
+        try:
+            return pixels.visible_frame(source, name)
+        except InputError:
+            raise
+        except Exception as error:  # closed, or its file is damaged
+            raise InputError(f"{name} is a PIL image that cannot be decoded") from error
+    if isinstance(source, bytes | bytearray | memoryview):
+        return decode_image(bytes(source), "the picture", limits, lenient=True)
+    if hasattr(source, "read"):
+        name = label(str(getattr(source, "name", "the open file")))
+        try:
+            data = source.read()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{name} cannot be read; open it with mode \"rb\"") from error
+        if not isinstance(data, bytes):
+            raise InputError(f"{name} is open as text; open it with mode \"rb\"")
+        return decode_image(data, name, limits, lenient=True)
+    if hasattr(source, "__array__"):
+        return pixels.from_array(source)
+    raise InputError(
+        "a picture is a URL, a file, a data URI, bytes, an open file, a PIL image or an array, "
+        f"not {type(source).__name__}"
+    )
 
 
 def _read_file(source: str, limits: Limits) -> bytes:
@@ -144,10 +212,10 @@ def _base64(text: bytes, limits: Limits) -> bytes:
 
 
 def _refuse_bombs(image: Image.Image, data: bytes, limits: Limits) -> None:
-    pixels = image.width * image.height
-    if pixels > limits.max_pixels:
+    count = image.width * image.height
+    if count > limits.max_pixels:
         raise Image.DecompressionBombError
-    if image.format in ("JPEG", "MPO") and pixels * data.count(b"\xff\xda") > MAX_JPEG_WORK:
+    if image.format in ("JPEG", "MPO") and count * data.count(b"\xff\xda") > MAX_JPEG_WORK:
         raise ValueError("more scans than any photo has")
 
 
@@ -157,38 +225,10 @@ def _what_else(data: bytes) -> str:
         return "is a web page, not an image; give the address of the image itself"
     if b"<svg" in head:
         return "is an SVG drawing; vector images must be exported to PNG first"
-    if re.match(rb"....ftyp(hei|hev|mif1|msf1)", head, re.S):
-        return "is a HEIC photo; it must be exported to JPEG first"
+    if HEIC.match(data):
+        return f"is a HEIC photo that {CANNOT}"
     return f"is not an image that can be read ({', '.join(FORMATS)}), or it is damaged"
 
 
-def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
-    """A copy of `image` as `load_image` returns it: upright (EXIF), on white, 8 bits per channel, mode "RGB".
-
-    Raises:
-        InputError: one side is more than 100 times the other; `name` stands for the image in the message.
-    """
-    if not 0 < max(image.size) <= MAX_ELONGATION * min(image.size):
-        size = f"{image.width} × {image.height}"
-        raise InputError(f"{name} is too elongated ({size} pixels): at most {MAX_ELONGATION} : 1 can be seen")
-    with contextlib.suppress(Exception):  # broken EXIF does not spoil the pixels
-        image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":
-        image = _to_8_bits(image)
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
-    return image.convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits ("I;16…"), 32 bits ("I") or floats ("F") → mode "L"; 0 stays black."""
-    values = np.array(image, dtype=np.float32)
-    np.nan_to_num(values, copy=False, posinf=0)
-    brightest = values.max()
-    white = next((scale for scale in FULL_SCALE.get(image.mode, (65_535,)) if brightest <= scale), brightest)
-    transparent = image.info.get("transparency")  # the one grey that stands for "nothing here"
-    if transparent is not None:
-        values[values == transparent] = white
-    values *= 255 / white
-    return Image.fromarray(values.clip(0, 255).round().astype(np.uint8))
+def _damaged(data: bytes) -> str:
+    return f"is a HEIC photo that {CANNOT}" if HEIC.match(data[:12]) else "is damaged or truncated"

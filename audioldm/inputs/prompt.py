@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from ..errors import InputError
 from ..options import MAX_DURATION
-from .vector import SUFFIX, read_vector
+from .vector import SUFFIX, as_vector, read_vector
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -65,9 +65,7 @@ def read_prompt(
 
         return Prompt("image", str(prompt), load_image(str(prompt)))
     if not isinstance(prompt, str):
-        from .images import to_rgb
-
-        return Prompt("image", "image", to_rgb(prompt))
+        return _from_python(prompt)
     if kind_of(prompt) == "text":
         # A terminal may hand over bytes that are no UTF-8, which Python keeps as lone surrogates.
         words = prompt.strip().encode(errors="replace").decode()
@@ -75,6 +73,21 @@ def read_prompt(
     from .images import load_image
 
     return Prompt("image", prompt.strip(), load_image(prompt))
+
+
+def _from_python(prompt: Any) -> Prompt:
+    """A prompt of bytes, an open file, a PIL image or an array; an array of one dimension is a vector."""
+    if getattr(prompt, "ndim", None) == 1:
+        return Prompt("vector", "vector", as_vector(prompt, "the vector"))
+    if not (hasattr(prompt, "read") or hasattr(prompt, "__array__") or isinstance(prompt, bytes | bytearray | memoryview)):
+        from PIL import Image
+
+        if not isinstance(prompt, Image.Image):
+            raise InputError(f"{ACCEPTED}, not {type(prompt).__name__}; in Python, a picture may be bytes or an array too")
+    from .images import load_image
+
+    name = getattr(prompt, "name", None) or getattr(prompt, "filename", None)
+    return Prompt("image", name if isinstance(name, str) and name else "image", load_image(prompt))
 
 
 def read_prompts(texts: Any, audio_file: str | Path | None = None) -> tuple[Prompt, ...]:

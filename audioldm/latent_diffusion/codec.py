@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
 from ..errors import InputError
-from .model import LatentDiffusion
 from .windows import blend
+
+if TYPE_CHECKING:
+    from .model import LatentDiffusion
 
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
