@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .. import audio
@@ -62,7 +63,7 @@ def vae(model: LatentDiffusion, golden: Arrays) -> Check:
 
 def vocoder(model: LatentDiffusion, golden: Arrays) -> Check:
     """Mel (B, 64, frames) as upstream lays it out."""
-    yield "vocoder", model.vocoder(golden["mel"].transpose(1, 2)), golden["wave"][:, 0], VOCODER
+    yield "vocoder", model.vocoder(rearrange(golden["mel"], "b f t -> b t f")), golden["wave"][:, 0], VOCODER
 
 
 def text(model: LatentDiffusion, golden: dict[str, Any]) -> Check:
@@ -84,7 +85,7 @@ def clap_audio(model: LatentDiffusion, golden: Arrays) -> Check:
 
 def mel(model: LatentDiffusion, golden: Arrays) -> Check:
     """The log-mel spectrogram, of a plain wave and as upstream prepares its inputs."""
-    yield "log-mel", audio.log_mel(golden["wave_raw"])[:, 0].transpose(1, 2), golden["logmel_raw"], MEL
+    yield "log-mel", rearrange(audio.log_mel(golden["wave_raw"]), "b 1 t f -> b f t"), golden["logmel_raw"], MEL
     filterbank = golden["fbank_2p5s"]
     ours = audio.log_mel(golden["wave_2p5s"].reshape(1, -1))[0, 0, : len(filterbank)]
     yield "log-mel, of an input file", ours, filterbank, MEL
