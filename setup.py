@@ -14,5 +14,7 @@ setup(
     package_data={
         "audioldm.models": ["*.json", "*.md", "starter/**/*", "translators/**/*"],
         "audioldm": ["py.typed"],
+        "translator": ["py.typed"],
+        "prior_steps": ["py.typed"],
     },
 )

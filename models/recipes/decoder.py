@@ -32,6 +32,7 @@ LATENT_NOISE = 0.2  # greatest share of the latents' deviation that the decoder 
 DENOISED_SHARE = 0.5  # of the known sounds' crops
 STEPS, VARIANTS = 20, 3
 PER_SOUND, GUIDANCE = 10, 1.5  # of the generated latents
+CRITICS_WARMUP = 300  # steps in which the new critics gain their full weight
 MEL_WEIGHT, ROUGHNESS_WEIGHT = 0.5, 1.0  # of the decoded spectrogram's own losses
 
 
@@ -156,7 +157,8 @@ def main() -> None:
         rough = (roughness(decoded) - roughness(mel[:, None])).abs().mean()
         parts = {"spectral": spectral, "adversarial": against, "level": level, "rough": rough}
         own = MEL_WEIGHT * level + ROUGHNESS_WEIGHT * rough
-        return spectral + ADVERSARIAL_WEIGHT * against + own, {name: part.item() for name, part in parts.items()}
+        weight = ADVERSARIAL_WEIGHT * min(1.0, step / CRITICS_WARMUP)
+        return spectral + weight * against + own, {name: part.item() for name, part in parts.items()}
 
     both = nn.ModuleDict({"vae": vae, "vocoder": vocoder})
     fit("decoder", both, loss, steps=options.steps, minutes=options.minutes, lr=3e-4, betas=(0.8, 0.99))
