@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, cast
 from translator import settings, zoo
 
 from . import registry
-from .checkpoints.download import cache_dir
-from .checkpoints.layout import ModelFolder
+from .checkpoints.layout import ModelFolder, cache_dir
 from .checkpoints.spaces import CLAP_PROJECTIONS, CLIP_PROJECTIONS, dimension
 from .errors import InputError
 

@@ -17,7 +17,7 @@ GONE = {
     "default_audioldm_config": "a model's folder holds its configuration",
     "download_checkpoint": "use audioldm.build_model(model_name=...), which downloads once and checks the file",
     "get_metadata": "the list is audioldm.checkpoints.published.UPSTREAM",
-    "CACHE_DIR": "use audioldm.checkpoints.download.cache_dir()",
+    "CACHE_DIR": "use audioldm.checkpoints.layout.cache_dir()",
     "instantiate_from_config": "use audioldm.build_model()",
 }
 

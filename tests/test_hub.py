@@ -17,8 +17,9 @@ from server import Server
 
 from audioldm import registry
 from audioldm.checkpoints import hub, layout
-from audioldm.checkpoints.hub import corrected_unet_config, current_names, snapshot
+from audioldm.checkpoints.hub import corrected_unet_config, snapshot
 from audioldm.checkpoints.layout import open_folder
+from audioldm.checkpoints.load import current_names
 from audioldm.errors import InputError
 
 REPO, SHA = "cvssp/audioldm", "0123456789abcdef0123456789abcdef01234567"

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .layout import INDEX, WEIGHTS, open_folder
@@ -20,15 +20,12 @@ from .published import LICENCE, UPSTREAM
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-T = TypeVar("T")
-
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "clap", "clip")  # folders of a repository that have weights
 NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_config.json")  # beside the weights
 # Channels of an attention head, by the UNet's channels (upstream's num_head_channels), which the configs lack.
 HEAD_CHANNELS = {(128, 256, 384, 640): 32, (192, 384, 576, 960): 32, (256, 512, 768, 1280): 64}
 DEFAULT_HEADS = 8  # UNet2DConditionModel's, and what the published configs say
 TIMEOUT = 15  # seconds for the hub's first answer
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # up to diffusers 0.15
 
 log = logging.getLogger("audioldm")
 
@@ -99,19 +96,6 @@ def corrected_unet_config(config: dict[str, Any]) -> tuple[dict[str, Any], str |
         f"{', '.join(map(str, heads[:-1]))} and {heads[-1]} are used, as in the original"
     )
     return {**config, "attention_head_dim": heads}, note
-
-
-def current_names(tensors: dict[str, T]) -> dict[str, T]:
-    """``tensors`` of a VAE under the names of today's diffusers, if they have those of 0.15 and before."""
-
-    def renamed(name: str) -> str:
-        return re.sub(
-            r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)",
-            lambda match: match[1] + OLD_ATTENTION[match[2]],
-            name,
-        )
-
-    return {renamed(name): tensor for name, tensor in tensors.items()}
 
 
 def _choose(repo_id: str, there: Iterable[str], files: Sequence[str] | None) -> list[str]:

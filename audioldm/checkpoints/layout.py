@@ -30,12 +30,19 @@ WEIGHTS = (  # diffusers' and transformers' names, in order of preference
 )
 WEIGHTED_PARTS = ("unet", "vae", "vocoder", "clap", "clip")
 HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the hub's layout names
+CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
+DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: its downloads are found there, and checked
 # What a model of the hub cannot do; {original} is the name of the same one with both towers.
 TEXT_ONLY = (
     "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
     "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
     "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
 )
+
+
+def cache_dir() -> Path:
+    """The folder for checkpoints: AUDIOLDM_CACHE_DIR of the environment, else ~/.cache/audioldm."""
+    return Path(os.path.abspath(os.path.expanduser(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE)))
 
 
 @dataclass(frozen=True)

@@ -129,11 +129,11 @@ def run(args: argparse.Namespace) -> int:
         return 0
     began = time.perf_counter()
     from .. import batch, conditioning, generation, pipeline
-    from ..inputs import rows
+    from ..inputs.prompt import is_list
     from ..outputs import destination as destinations
     from ..outputs import record as records
 
-    many = any(rows.is_list(text) for text in args.text or ())
+    many = any(is_list(text) for text in args.text or ())
     inputs = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
     model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)

@@ -22,8 +22,7 @@ from zipfile import is_zipfile
 
 from safetensors import SafetensorError
 
-from ..checkpoints.download import cache_dir
-from ..checkpoints.layout import INDEX, WEIGHTS, ModelFolder
+from ..checkpoints.layout import INDEX, WEIGHTS, ModelFolder, cache_dir
 from ..clap.tokenizer import read_tokenizer
 from ..errors import InputError
 

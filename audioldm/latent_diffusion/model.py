@@ -135,9 +135,9 @@ class LatentDiffusion:
         """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        from ..checkpoints.load import from_config
+        from ..checkpoints.load import current_names, from_config
 
-        return self._load("vae", lambda config: from_config(AutoencoderKL, config), hub.current_names)
+        return self._load("vae", lambda config: from_config(AutoencoderKL, config), current_names)
 
     @cached_property
     def vocoder(self) -> nn.Module:
