@@ -215,7 +215,8 @@ def colour_tiff(values: np.ndarray, order: str, compress: bool) -> bytes:
     data = zlib.compress(data) if compress else data
     bits = 8 + 2 + 12 * 9 + 4
     tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, bits), (259, 3, 1, 8 if compress else 1),
-            (262, 3, 1, 2), (273, 4, 1, bits + 6), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data))]  # fmt: skip
+            (262, 3, 1, 2), (273, 4, 1, bits + 6), (277, 3, 1, 3), (278, 3, 1, height),
+            (279, 4, 1, len(data))]  # fmt: skip
     entries = b"".join(
         struct.pack(f"{order}HHI", tag, kind, count)
         + (struct.pack(f"{order}H2x", value) if kind == 3 and count == 1 else struct.pack(f"{order}I", value))
