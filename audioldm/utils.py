@@ -56,7 +56,7 @@ def _info(fname: str | Path) -> Any:
     try:
         return soundfile.info(fname)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{fname} is not an audio file that can be read: {error}") from None
+        raise InputError(f"{fname} is not a readable audio file: {error}") from None
 
 
 def round_up_duration(duration: float) -> float:

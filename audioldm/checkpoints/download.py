@@ -124,7 +124,7 @@ def download(
                 forget(part)
                 os.truncate(part, 0)
                 if whole_at_once or last_try:  # otherwise the pieces may be of different versions: begin anew once
-                    raise InputError(f"the file that {url} gave {fault}; it was not kept")
+                    raise InputError(f"the file from {url} {fault}; it was deleted")
             _sync(part)
             os.replace(part, path)
             forget(part)

@@ -146,7 +146,7 @@ def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
 
     host = api.endpoint.partition("://")[2]
     if isinstance(error, errors.GatedRepoError):
-        return f"{api.endpoint}/{repo_id} asks you to accept its conditions there first, and then for: hf auth login"
+        return f"{api.endpoint}/{repo_id} requires you to accept its conditions there, then run: hf auth login"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"there is no folder {repo_id}, and {host} has no such repository, or not for everyone"
     if isinstance(error, errors.HFValidationError):
@@ -155,12 +155,12 @@ def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
-        return f"{repo_id} is not in the hub's cache, and HF_HUB_OFFLINE in the environment forbids to fetch it"
+        return f"{repo_id} is not in the hub's cache, and HF_HUB_OFFLINE forbids the download"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"{host} answered {status} when asked for {repo_id}"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{repo_id} cannot be kept in the hub's cache: {error.strerror}"
+        return f"{repo_id} cannot be saved in the hub's cache: {error.strerror}"
     return (
         f"{host} cannot be reached ({type(causes[-1]).__name__}), and {repo_id} is not in the hub's cache; {instead}"
     )

@@ -43,7 +43,7 @@ class HostedModel:
     def sounds(self) -> dict[str, str]:
         path = self.model.folder.path / "sounds.json"
         if not path.is_file():
-            raise InputError(f"{self.name} does not say which sounds it knows")
+            raise InputError(f"{self.name} does not list its sounds")
         with reporting(path):
             return {sound["name"]: sound["prompt"] for sound in read_json(path)["sounds"]}
 
@@ -94,4 +94,4 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return cli.run(parser.parse_args(argv), HostedModel)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install audioldm-vision[train] brings it") from None
+        raise InputError(f"{error.name} is not installed; run: pip install audioldm-vision[train]") from None

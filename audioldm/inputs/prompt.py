@@ -170,7 +170,7 @@ def _check_url(prompt: str, scheme: str) -> Literal["image"]:
     if scheme not in ("http", "https"):
         raise InputError(f"{scheme}: addresses are not supported; {ACCEPTED}")
     if not re.match(r"https?://[^/?#\s]", prompt, re.I):
-        raise InputError(f"the URL has no host name; it must begin like {scheme}://example.org/")
+        raise InputError(f"the URL has no host name; a URL begins like {scheme}://example.org/")
     return "image"
 
 

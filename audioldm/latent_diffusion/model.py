@@ -60,7 +60,7 @@ class LatentDiffusion:
 
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
-            raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
+            raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self._wanted_device = device
@@ -88,7 +88,7 @@ class LatentDiffusion:
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(wanted)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(f'the device "{wanted}" is not there; --device cpu runs without a GPU')
+            raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
         return device
 
     @cached_property
@@ -225,7 +225,7 @@ class LatentDiffusion:
     def spaces(self) -> tuple[str, str]:
         """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
         if not self.folder.hears:
-            raise InputError(f"which space a translator must lead to cannot be told: {text_only(self.folder)}")
+            raise InputError(f"the CLAP space is unknown: {text_only(self.folder)}")
         return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property
