@@ -171,8 +171,8 @@ def test_flags_change_the_settings(command, shards: Path) -> None:
     [
         (("wit_cos_512", "--epochs", 0), "epochs must be 1 or more"), (("wit_cos_512", "--lr", "nan"), "lr must be"),
         (("wit_cos_512", "--held_out", 1), "held_out must be between"), (("ridge", "--held_out", 0), "held-out share"),
-        (("wit_cos_512", "--dropout", 1), "dropout must be"), (("wit_cos",), '"wit_cos" is no name of a translator'),
-        (("clotho_cos_512",), "no name of a translator that can be trained"),
+        (("wit_cos_512", "--dropout", 1), "dropout must be"), (("wit_cos",), '"wit_cos" is not the name of a'),
+        (("clotho_cos_512",), "not the name of a trainable translator"),
         (("audiocaps_wit_cos_512", "--weights", "wit=1"), "--weights needs a share for each source: audiocaps=1 wit=1"),
         (("audiocaps_wit_cos_512", "--weights", "wit=1", "audiocaps=x"), "--weights needs a share for each"),
         (("audiocaps_wit_cos_512", "--weights", "wit=1", "audiocaps=0"), "weights above 0"),
@@ -193,10 +193,10 @@ def test_data_that_lack(command, shards: Path, tmp_path: Path) -> None:
     refused(command("train", "wit_cos_512", "--data", "nowhere"), "no such file or folder: nowhere")
     refused(command("train", "wit_cos_512", "--data", tmp_path / "empty"), "there are no .parquet files in")
     refused(command("train", "all", "--data", only), "_mse_256 learns from audiocaps", "no shards of audiocaps")
-    refused(command("train", "wit_cos_512", "--data", only, only), "wit.parquet is named twice")
+    refused(command("train", "wit_cos_512", "--data", only, only), "wit.parquet is given twice")
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(only.read_bytes()[:5000])
-    refused(command("train", "wit_cos_512", "--data", cut), "cut.parquet is not a Parquet file", "cut short")
+    refused(command("train", "wit_cos_512", "--data", cut), "cut.parquet is not a readable Parquet file", "cut short")
     other = write_shard(tmp_path / "other.parquet", make_rows(9), clap_space="e" * 12)
     refused(command("train", "wit_cos_512", "--data", only, other), "different spaces", CLAP, "e" * 12)
     rows = make_rows(60, "w")
