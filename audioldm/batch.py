@@ -18,7 +18,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -34,6 +34,8 @@ from .outputs.destination import Destination
 from .outputs.manifest import FIELDS, Manifest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .inputs.rows import Row
     from .inputs.sounds import Original
     from .latent_diffusion.model import LatentDiffusion
@@ -95,7 +97,7 @@ class Batch:
         self.negative, self.original = negative, original
         self.count: Counter[str] = Counter()  # rows: ok, failed, skipped, with a warning
         self._hash = lru_cache(maxsize=None)(sha256)  # of translators, which are few
-        self._encode_negative = lru_cache(maxsize=1)(partial(conditioning.encode_prompt, model, negative))
+        self._negative_vectors: dict[str | None, Tensor] = {}  # by translator
 
     def do(self, row: Row) -> dict[str, Any] | None:
         """Make a row's sounds and return its line of the manifest, or None if they are there already.
@@ -161,7 +163,10 @@ class Batch:
         began, notes = time.perf_counter(), []
         prompt = read_prompt(row.prompt)
         vector = conditioning.condition(self.model, prompt, translator, notes.append)
-        negative = None if self.negative is None else self._encode_negative(translator)
+        negative = self._negative_vectors.get(translator)
+        if self.negative is not None and negative is None:
+            negative = conditioning.encode_prompt(self.model, self.negative, translator)
+            self._negative_vectors = {translator: negative}
         facts = record.make_record(
             self.model, prompt, translator, options, negative=self.negative, original=self.original
         )

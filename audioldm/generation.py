@@ -142,8 +142,11 @@ def generate(
         for seed in seeds:
             last = frugal and item == options.batchsize - 1 and seed == seeds[-1]
             waves.append(_make(model, vector, options, seed, on_step, negative, source, last))
-        similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
-        best = int(np.argmax(similarities)) if len(waves) > 1 else 0
+        if len(waves) == 1:
+            yield Sound(waves[0], item, 0, seeds[0], None)
+            continue
+        similarities = rank(model, waves, vector)
+        best = int(np.argmax(similarities))
         yield Sound(waves[best], item, best, seeds[best], similarities[best])
 
 

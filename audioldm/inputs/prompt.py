@@ -79,11 +79,14 @@ def _from_python(prompt: Any) -> Prompt:
     """A prompt of bytes, an open file, a PIL image or an array; an array of one dimension is a vector."""
     if getattr(prompt, "ndim", None) == 1:
         return Prompt("vector", "vector", as_vector(prompt, "the vector"))
-    if not (hasattr(prompt, "read") or hasattr(prompt, "__array__") or isinstance(prompt, bytes | bytearray | memoryview)):
+    if not (
+        hasattr(prompt, "read") or hasattr(prompt, "__array__") or isinstance(prompt, bytes | bytearray | memoryview)
+    ):
         from PIL import Image
 
         if not isinstance(prompt, Image.Image):
-            raise InputError(f"{ACCEPTED}, not {type(prompt).__name__}; in Python, a picture may be bytes or an array too")
+            given = type(prompt).__name__
+            raise InputError(f"{ACCEPTED}, not {given}; in Python, a picture may be bytes or an array too")
     from .images import load_image
 
     name = getattr(prompt, "name", None) or getattr(prompt, "filename", None)
