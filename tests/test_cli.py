@@ -197,7 +197,7 @@ def test_list_names_models_and_translators(tiny_folder: Path, monkeypatch, capsy
     assert cli.main(["--list"]) == 0
     out, err = capsys.readouterr()
     assert err == "" and "tiny: installed" in out
-    assert "* tiny_cos (hidden 16, loss cos)" in out and "tiny_mse" in out
+    assert "* tiny_cos (loss cos, width 16)" in out and "tiny_mse" in out
 
 
 def test_version_and_help(capsys) -> None:
