@@ -47,7 +47,7 @@ class Folder:
     def __init__(
         self,
         path: str | Path,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         versions: Mapping[str, str],
         again: Callable[[str], bool] = lambda status: False,
     ) -> None:
@@ -72,7 +72,7 @@ class Folder:
             self._held.close()
             raise
 
-    def _adopt(self, settings: Mapping[str, Any], again: Callable[[str], bool]) -> None:
+    def _adopt(self, settings: Mapping[str, object], again: Callable[[str], bool]) -> None:
         """Continue from the existing manifest and shards."""
         before = read_manifest(self.path)
         if before is None and any(self.path.glob("*.parquet")):
@@ -84,7 +84,7 @@ class Folder:
         for name, value in settings.items() if before else ():
             was = before["settings"].get(name) if before else None
             # embedding_clap completed what embedding_clip made
-            more = name == "towers" and self.finished and set(value) < set(was or ())
+            more = name == "towers" and self.finished and isinstance(value, list) and set(value) < set(was or ())
             if was != value and not more:
                 raise InputError(
                     f"{self.path} belongs to another run: {name} is {_describe(was)} there and "
@@ -131,7 +131,7 @@ class Folder:
         self._held.close()
 
 
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, list):
         return " and ".join(map(str, value))
     return "unset" if value is None else str(value)
@@ -227,7 +227,7 @@ def read_shard(path: Path) -> Embedded:
     return Embedded(rows, *vectors)
 
 
-def _vectors(rows: list[Any], vectors: np.ndarray | None, type: pa.DataType) -> pa.Array:
+def _vectors(rows: list[Row], vectors: np.ndarray | None, type: pa.DataType) -> pa.Array:
     """A column of vectors, null where a row has failed or has none."""
     import numpy as np
     import pyarrow as pa
