@@ -346,7 +346,7 @@ def test_an_error_comes_before_the_notice_and_the_folder(
         (["-t", "rain", "-dur", "601"], "600"),
         (["-t", "rain", "-dur", "x"], "-dur"),
         (["-t", "rain", "--mode", "transfer"], "-f"),
-        (["-t", "rain", "-t", "a dog", "--weights", "1"], "1 weights for 2 prompts"),
+        (["-t", "rain", "-t", "a dog", "--weights", "1"], "1 weights were given for 2 prompts"),
         (["-t", "rain", "--negative_prompt", "x", "-gs", "1"], "-gs"),
         (["-t", "none.jpg"], "none.jpg"),
     ],
