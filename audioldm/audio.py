@@ -77,14 +77,14 @@ def read_wave(path: str | Path, seconds: float | None = None) -> np.ndarray:
             frames = -1 if seconds is None else round(seconds * file.samplerate)
             wave, rate = file.read(frames, dtype="float32", always_2d=True), file.samplerate
     except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"{path} is not an audio file that can be read: {error}") from None
+        raise InputError(f"{path} is not a readable audio file: {error}") from None
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise InputError(f"{path} says that it has {rate} samples a second, which is no sound")
+        raise InputError(f"{path} claims {rate} samples per second, which no sound has")
     if not np.isfinite(wave).all():
-        raise InputError(f"{path} holds samples that are not numbers")
+        raise InputError(f"{path} contains samples that are not numbers")
     wave = resample(wave.mean(axis=1), rate, SAMPLE_RATE)
     if not len(wave):  # in the file, or after resampling a few samples of a high rate
-        raise InputError(f"{path} holds no sound: it is empty")
+        raise InputError(f"{path} contains no sound")
     return wave
 
 
@@ -129,7 +129,7 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise InputError(f"cannot write in the folder {path.parent}: {error.strerror}") from None
+        raise InputError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
 
 
 def __getattr__(name: str) -> Any:

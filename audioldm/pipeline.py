@@ -53,7 +53,7 @@ def build_model(
     ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
     """
     if config is not None:
-        raise InputError("config must be left out: the model's folder says how it is built")
+        raise InputError("config must be None: the model's folder holds its configuration")
     folder = registry.find(model_name) if ckpt_path is None else registry.open_path(ckpt_path)
     return LatentDiffusion(folder, "auto" if device is None else device)
 
@@ -103,7 +103,7 @@ def image_to_audio(
     Raises InputError.
     """
     if isinstance(image, str) and kind_of(image) != "image":
-        raise InputError("the image must be a URL, a file, a data URI or a PIL image, not words")
+        raise InputError("the image must be a URL, a file, a data URI or a PIL image, not a text")
     return text_to_audio(latent_diffusion, image, translator=translator, **options)
 
 
@@ -219,7 +219,7 @@ def _without_none(given: dict[str, Any]) -> dict[str, Any]:
 
 def _no_config(config: Any) -> None:
     if config is not None:
-        raise InputError("config must be left out: the model's folder says how it is built")
+        raise InputError("config must be None: the model's folder holds its configuration")
 
 
 def __getattr__(name: str) -> Any:

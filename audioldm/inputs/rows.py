@@ -18,7 +18,7 @@ from functools import partial
 from typing import Any
 
 from ..errors import InputError
-from .prompt import in_folder, is_image_name, is_list_name, slug
+from .prompt import in_folder, is_image_name, slug
 
 PROMPT_KEYS = ("prompt", "caption", "text", "image", "url", "file")  # the first that is not blank is the prompt
 OPTIONS = {  # GenerateOptions' that a row may set, and what a text means there
@@ -46,18 +46,6 @@ class Row:
     def stem(self) -> str:
         """How its files begin: the same in every run over the same list."""
         return f"{self.number:05d}_{slug(self.prompt)}" if self.name is None else slug(self.name)
-
-
-def is_list(prompt: str) -> bool:
-    """Whether ``prompt`` is a folder, or a .txt, .csv or .jsonl file that is there.
-
-    A folder has a separator in its name, or is ".", ".." or "~": a folder called "rain" in the current one does not
-    change what the word means.
-    """
-    path = os.path.expanduser(prompt.strip())
-    if os.path.isdir(path):
-        return prompt.strip() in (".", "..", "~") or "/" in prompt or os.sep in prompt
-    return is_list_name(path) and os.path.isfile(path)
 
 
 def read(source: str, on_note: Callable[[str], object] = log.warning) -> Iterator[Row]:

@@ -41,10 +41,10 @@ def read_original(path: str | Path | None, mode: str, duration: float | None = N
     Raises InputError.
     """
     if path is None or not str(path):
-        raise InputError(f"--mode {mode} begins with a sound: give its file with -f")
+        raise InputError(f"--mode {mode} needs a sound file (-f)")
     from ..audio import SAMPLE_RATE, read_wave
 
     wave = read_wave(path, MAX_DURATION + 1)
     if duration is None and len(wave) > MAX_DURATION * SAMPLE_RATE:
-        raise InputError(f"{path} is longer than {MAX_DURATION:g} s; -dur says how much of it to take")
+        raise InputError(f"{path} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
     return Original(str(path), wave)

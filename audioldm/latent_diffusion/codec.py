@@ -84,7 +84,7 @@ def finish(wave: Tensor, duration: float, keep_level: bool = False) -> np.ndarra
     samples = wave[: round(duration * SAMPLE_RATE)].clamp(-1, 1).cpu().numpy()
     peak = np.abs(samples).max()
     if not np.isfinite(peak):
-        raise InputError("this gives no sound but infinite numbers; a smaller guidance scale may help")
+        raise InputError("the result is not finite; try a smaller guidance scale")
     return samples * np.float32(PEAK / peak) if peak > PEAK and not keep_level else samples
 
 
