@@ -122,6 +122,8 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
     and FileExistsError if ``path`` exists: no result is ever overwritten.
     """
     path, buffer = Path(path), io.BytesIO()
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write to the folder {path.parent}: it does not exist")
     pcm = (np.clip(wave, -1.0, 1.0) * 32767).round().astype(np.int16)
     soundfile.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     try:

@@ -106,8 +106,8 @@ class Batch:
         model is damaged, and OSError if the manifest cannot be written.
         """
         began = time.perf_counter()
-        told = record.told(Prompt("image", row.prompt, None))
-        entry = {**dict.fromkeys(FIELDS), "id": row.id, "prompt": told, "model": self.model.folder.name}
+        text = record.shown_source(Prompt("image", row.prompt, None))
+        entry = {**dict.fromkeys(FIELDS), "id": row.id, "prompt": text, "model": self.model.folder.name}
         try:
             options, translator = self._check(row, entry)
         except Exception as error:
@@ -190,9 +190,9 @@ class Batch:
 
     def summary(self) -> str:
         """One sentence about all rows."""
-        told = f"audioldm: {self.count['ok']} made, {self.count['skipped']} made before, {self.count['failed']} failed"
+        text = f"audioldm: {self.count['ok']} made, {self.count['skipped']} made before, {self.count['failed']} failed"
         doubts = f" ({self.count['with a warning']} with a warning)" if self.count["with a warning"] else ""
-        return f"{told}{doubts}; {self.manifest.path} has a line for each"
+        return f"{text}{doubts}; {self.manifest.path} has a line for each"
 
 
 class _Screen:
@@ -216,8 +216,8 @@ class _Screen:
     def show(self, entry: dict[str, Any] | None, folder: Path) -> None:
         """A row is over; None: it was skipped."""
         if entry is not None and entry["error"] is not None:
-            told = f"audioldm: row {entry['id']} failed: {entry['error']}"
-            self.say("".join(c if c.isprintable() else "?" for c in told), sys.stderr)
+            text = f"audioldm: row {entry['id']} failed: {entry['error']}"
+            self.say("".join(c if c.isprintable() else "?" for c in text), sys.stderr)
         for name in entry["files"] if entry is not None else ():
             self.say(str(folder / name), sys.stdout)
         if self._bar is not None:

@@ -13,7 +13,7 @@ from operator import add
 from typing import TYPE_CHECKING, Any
 
 from . import translators
-from .checkpoints.layout import text_only
+from .checkpoints.layout import explain_text_only
 from .errors import InputError
 from .inputs.prompt import Prompt, read_prompt
 
@@ -67,7 +67,7 @@ def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator:
         if prompt.kind == "image":
             translators.load(model, translator)
         elif prompt.kind == "audio" and not model.clap.hears:
-            raise InputError(text_only(model.folder))
+            raise InputError(explain_text_only(model.folder))
         elif prompt.kind == "vector":
             if len(prompt.content) != model.dimension:
                 raise InputError(

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .checkpoints.layout import text_only
+from .checkpoints.layout import explain_text_only
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -81,13 +81,13 @@ def _predictor(
     model: LatentDiffusion, vector: Tensor, options: GenerateOptions, negative: Tensor | None
 ) -> Predict:
     """The UNet under guidance; where there is none, the unconditional vector is not read."""
-    from .latent_diffusion.codec import window
+    from .latent_diffusion.codec import window_length
     from .latent_diffusion.sampling import predictor
 
     if options.guidance_scale == 1:
         negative = vector
     unconditional = model.unconditional if negative is None else negative
-    return predictor(model.unet, vector, unconditional, options.guidance_scale, window(model))
+    return predictor(model.unet, vector, unconditional, options.guidance_scale, window_length(model))
 
 
 def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarray:
@@ -129,7 +129,7 @@ def generate(
     if options.edits and original is None:
         raise InputError(f"--mode {options.mode} needs a sound file (-f)")
     if options.n_candidates > 1 and not model.clap.hears:
-        on_note(f"only one candidate is made: {text_only(model.folder)}")
+        on_note(f"only one candidate is made: {explain_text_only(model.folder)}")
         options = dataclasses.replace(options, n_candidates=1)
     source = None
     if options.edits and original is not None:

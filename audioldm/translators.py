@@ -41,7 +41,7 @@ def roots(folder: ModelFolder) -> list[Path]:
     return [home(), folder.path.parent / "translators", registry.models_dir() / "translators"]
 
 
-def ways(model: LatentDiffusion, name: str = "audiocaps_cos_512") -> str:
+def describe_alternatives(model: LatentDiffusion, name: str = "audiocaps_cos_512") -> str:
     """How a model comes by a translator that it lacks."""
     name_of_model = model.folder.name
     if name_of_model not in registry.all_names() and "/" not in name_of_model:  # nor the hub's
@@ -61,11 +61,11 @@ def find(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
     """
     name = model.folder.index.get("default_translator") if name is None else name
     if name is None:
-        raise InputError(f"{model.folder.name} has no translator for pictures; {ways(model)}")
+        raise InputError(f"{model.folder.name} has no translator for pictures; {describe_alternatives(model)}")
     try:
         return zoo.find(name, roots(model.folder), *model.spaces)
     except InputError as error:
-        way = f"; {ways(model, name)}" if settings.trainable(name) else ""
+        way = f"; {describe_alternatives(model, name)}" if settings.trainable(name) else ""
         raise InputError(f"{error}{way}") from None
 
 

@@ -28,7 +28,7 @@ from translator import files
 from ..errors import InputError
 from .layout import cache_dir
 from .published import UPSTREAM
-from .transfer import PAUSES, Transfer, amount, forget
+from .transfer import PAUSES, Transfer, format_size, remove_version_note
 
 BLOCK = 1 << 20  # bytes read at once for hashing
 LARGE = 500_000_000  # bytes; to hash more takes seconds, of which the user is told
@@ -38,7 +38,7 @@ log = logging.getLogger("audioldm")
 
 
 @dataclass(frozen=True)
-class _Wanted:
+class _Requirements:
     """What a file must be: as download's arguments say."""
 
     size: int | None
@@ -75,7 +75,7 @@ def state(name: str) -> str:
         return "downloaded" if _is_verified(path, known.md5) else "downloaded, to be checked at its next use"
     with contextlib.suppress(OSError):
         if arrived := part_of(path).stat().st_size:
-            return f"{amount(arrived)} of it downloaded"
+            return f"{format_size(arrived)} of it downloaded"
     return "not downloaded"
 
 
@@ -105,7 +105,7 @@ def download(
     Raises:
         InputError: the server cannot be reached or refuses, the file is not what it should be, there is no space.
     """
-    path, wanted = Path(path), _Wanted(size, md5, check)
+    path, wanted = Path(path), _Requirements(size, md5, check)
     if _is_verified(path, md5):
         return path
     try:
@@ -113,7 +113,7 @@ def download(
         with _locked(part_of(path)) as part:
             if _is_verified(path, md5) or (path.is_file() and _passes(path, wanted)):
                 os.truncate(part, 0)  # another process was quicker, or the file was put there by hand
-                forget(part)
+                remove_version_note(part)
                 return path
             transfer = Transfer(url, part, path, size=size, about=about, note=note, pauses=pauses)
             for last_try in (False, True):
@@ -121,13 +121,13 @@ def download(
                 hashes, fault = _examine(part, path, wanted)
                 if fault is None:
                     break
-                forget(part)
+                remove_version_note(part)
                 os.truncate(part, 0)
                 if whole_at_once or last_try:  # otherwise the pieces may be of different versions: begin anew once
                     raise InputError(f"the file from {url} {fault}; it was deleted")
             _sync(part)
             os.replace(part, path)
-            forget(part)
+            remove_version_note(part)
             _record(path, hashes)
             _sync(path.parent)
     except OSError as error:
@@ -171,7 +171,7 @@ def _locked(part: Path) -> Iterator[Path]:
         finally:
             if part.is_file() and part.stat().st_size == 0:
                 part.unlink()
-                forget(part)
+                remove_version_note(part)
             with contextlib.suppress(OSError):  # Windows deletes no open file
                 lock.unlink()  # still locked: whoever waits for it sees that it is gone
 
@@ -186,7 +186,7 @@ def _is_verified(path: Path, md5: str | None) -> bool:
     return False
 
 
-def _passes(path: Path, wanted: _Wanted) -> bool:
+def _passes(path: Path, wanted: _Requirements) -> bool:
     """Whether the unverified file ``path`` is sound; a sound one is recorded, any other put aside, which is said."""
     hashes, fault = _examine(path, path, wanted)
     if fault is None:
@@ -198,7 +198,7 @@ def _passes(path: Path, wanted: _Wanted) -> bool:
     return False
 
 
-def _examine(file: Path, path: Path, wanted: _Wanted) -> tuple[dict[str, str], str | None]:
+def _examine(file: Path, path: Path, wanted: _Requirements) -> tuple[dict[str, str], str | None]:
     """The hashes of ``file``, which is or becomes ``path``, and the end of a sentence on what is wrong with it, if any.
 
     The first that is known decides: the publisher's hash, that of an earlier download, the file's own structure.

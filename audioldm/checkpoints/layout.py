@@ -180,7 +180,7 @@ def _check_audio_tower(folder: ModelFolder) -> None:
         raise InputError(f"{folder.path / 'clap'} belongs to a different model than text_encoder/ beside it")
 
 
-def text_only(folder: ModelFolder) -> str:
+def explain_text_only(folder: ModelFolder) -> str:
     """The sentence for whoever asks a model without an audio tower to hear (``folder.hears`` is False)."""
     original = next((name for name, known in UPSTREAM.items() if known.repo == folder.name), "audioldm-s-full-v2")
     return TEXT_ONLY.format(model=folder.name, original=original)

@@ -27,7 +27,7 @@ MAX_WAIT = 120.0  # seconds; the longest wait a server may ask for (Retry-After)
 PROGRESS = 1 << 20  # bytes that must have arrived for the pauses to begin anew
 CHUNK = 1 << 17  # bytes written at once
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and without a byte
-PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which it is tried again
+TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which it is tried again
 HEADERS = {
     "User-Agent": f"audioldm (fetches model weights) python-requests/{metadata.version('requests')}",
     "Accept-Encoding": "identity",  # a range is counted in the bytes of the file
@@ -36,7 +36,7 @@ HEADERS = {
 log = logging.getLogger("audioldm")
 
 
-class _Again(Exception):
+class _TemporaryFailure(Exception):
     """The attempt failed in a way that may pass; ``wait`` is what the server asked for, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
@@ -78,7 +78,7 @@ class Transfer:
                 try:
                     began_at = self._attempt(session)
                     return began_at == 0
-                except _Again as failure:
+                except _TemporaryFailure as failure:
                     failures = 1 if self._arrived() - before >= PROGRESS else failures + 1
                     self._wait(failure, failures)
         return False
@@ -95,10 +95,13 @@ class Transfer:
 
     def _drop(self) -> None:
         os.truncate(self.part, 0)
-        forget(self.part)
+        remove_version_note(self.part)
 
     def _attempt(self, session: requests.Session) -> int:
-        """One request and its answer, written as it comes; returns where it began. Raises _Again or InputError."""
+        """Send one request and write the answer as it comes; return where it began.
+
+        Raises _TemporaryFailure or InputError.
+        """
         offset, version = self._arrived(), self._version()
         headers = dict(HEADERS)
         if offset:
@@ -121,7 +124,7 @@ class Transfer:
                     if self._bar is not None:
                         self._bar.update(len(chunk))
         if total is not None and self._arrived() != total:
-            raise _Again("the connection ended early")
+            raise _TemporaryFailure("the connection ended early")
         return offset
 
     def _accept(
@@ -131,19 +134,19 @@ class Transfer:
         status, headers = response.status_code, response.headers
         span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip())
         whole = int(span[2]) if span and span[2] != "*" else None
-        if status in PASSING:
-            raise _Again(f"the server answered {_phrase(status)}", _retry_after(headers.get("Retry-After")))
+        if status in TEMPORARY:
+            raise _TemporaryFailure(f"the server answered {_phrase(status)}", _retry_after(headers.get("Retry-After")))
         if status == 416 and offset:
             if whole == offset and self._size in (None, offset):
                 return None, whole
             self._drop()
-            raise _Again("the server's file has changed", 0)
+            raise _TemporaryFailure("the server's file has changed", 0)
         if status == 206 and offset:
             changed = version.get("etag") and _etag(headers) not in (None, version["etag"])
             total = whole or version.get("total")
             if span is None or span[1] != str(offset) or changed or total != (version.get("total") or total):
                 self._drop()
-                raise _Again("the server's file has changed", 0)
+                raise _TemporaryFailure("the server's file has changed", 0)
         elif status == 200:
             length = headers.get("Content-Length", "")
             offset, total = 0, int(length) if length.isdecimal() else None
@@ -160,11 +163,11 @@ class Transfer:
         total = total or self._size or self._about
         if not self._announced:
             self._announced = True
-            done = f", of which {amount(offset)} are there already" if offset else ""
+            done = f", of which {format_size(offset)} are there already" if offset else ""
             log.warning(
                 "downloading %s%s from %s to %s%s%s",
                 self.path.name,
-                f" ({amount(total)}{done})" if total else "",
+                f" ({format_size(total)}{done})" if total else "",
                 self.host,
                 self.path.parent,
                 "; " * bool(self.note),
@@ -184,11 +187,11 @@ class Transfer:
         free = shutil.disk_usage(self.part.parent).free
         if needed > free:
             raise InputError(
-                f"{self.path.name} needs {amount(needed)} more, but {self.part.parent} has only {amount(free)} free; "
-                "AUDIOLDM_CACHE_DIR names another folder"
+                f"{self.path.name} needs {format_size(needed)} more, but {self.part.parent} has only "
+                f"{format_size(free)} free; AUDIOLDM_CACHE_DIR names another folder"
             )
 
-    def _wait(self, failure: _Again, failures: int) -> None:
+    def _wait(self, failure: _TemporaryFailure, failures: int) -> None:
         """Pause before the next try, or raise InputError when there is none."""
         pauses = self.pauses if self._reached else self.pauses[:1]
         wait = failure.wait
@@ -198,12 +201,13 @@ class Transfer:
         if self._reached:
             if self._bar is not None:
                 self._bar.clear()
-            log.warning("%s after %s: %s; going on in %g s", self.path.name, amount(self._arrived()), failure, wait)
+            arrived = format_size(self._arrived())
+            log.warning("%s after %s: %s; going on in %g s", self.path.name, arrived, failure, wait)
         time.sleep(wait)
 
-    def _give_up(self, failure: _Again) -> NoReturn:
+    def _give_up(self, failure: _TemporaryFailure) -> NoReturn:
         arrived = self._arrived()
-        kept = f"; what has arrived, {amount(arrived)}, is kept for the next try" if arrived else ""
+        kept = f"; what has arrived, {format_size(arrived)}, is kept for the next try" if arrived else ""
         if not self._reached:
             raise InputError(
                 f"{self.host} cannot be reached ({failure}), so {self.path.name} is not downloaded{kept}; "
@@ -221,15 +225,15 @@ class Transfer:
         except requests.exceptions.SSLError as error:
             raise InputError(f"the certificate of {self.host} cannot be verified, or TLS failed: {self.url}") from error
         except requests.Timeout as error:
-            raise _Again("it does not answer") from error
+            raise _TemporaryFailure("it does not answer") from error
         except requests.ConnectionError as error:
             cause = getattr(error.args[0] if error.args else None, "reason", None)
             unknown = isinstance(cause, urllib3.exceptions.NameResolutionError)
             refused = isinstance(cause, urllib3.exceptions.NewConnectionError)
             why = "no address is known for this name" if unknown else "the connection failed" if refused else None
-            raise _Again(why or "the connection broke off") from error
+            raise _TemporaryFailure(why or "the connection broke off") from error
         except (requests.exceptions.ChunkedEncodingError, urllib3.exceptions.HTTPError) as error:
-            raise _Again("the connection broke off") from error
+            raise _TemporaryFailure("the connection broke off") from error
         except requests.RequestException as error:  # malformed address, too many redirects …
             raise InputError(f"{self.url} cannot be downloaded: {type(error).__name__}") from error
 
@@ -250,7 +254,7 @@ class Transfer:
         return self.part.stat().st_size
 
 
-def forget(part: Path) -> None:
+def remove_version_note(part: Path) -> None:
     """Remove the note on which version of the server's file ``part`` is."""
     _version_file(part).unlink(missing_ok=True)
 
@@ -259,7 +263,7 @@ def _version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.json")
 
 
-def amount(count: int) -> str:
+def format_size(count: int) -> str:
     """A number of bytes for people: 2.6 GB, 12 MB, 7 kB."""
     for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if count >= size:

@@ -21,7 +21,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints.layout import ModelFolder, read_json, reporting, text_only
+from ..checkpoints.layout import ModelFolder, explain_text_only, read_json, reporting
 from ..checkpoints.load import load, read_tensors
 from ..errors import InputError
 from .tokenizer import read_tokenizer
@@ -96,7 +96,7 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
         InputError if the model does not hear.
         """
         if not self.hears:
-            raise InputError(text_only(self.folder))
+            raise InputError(explain_text_only(self.folder))
         vectors = []
         for wave in waves:
             windows = torch.cat([self._embed_window(window) for window in self._windows(wave)])

@@ -21,13 +21,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         args = parser.parse_args(argv)
-        untold = None
+        extra = None
         if args.config is not None:
             with reporting(args.config):
-                untold = checkpoint.Untold.from_config(read_json(args.config))
+                extra = checkpoint.ExtraSettings.from_config(read_json(args.config))
         checkpoint.split(checkpoint.read(args.checkpoint))
         tokenizer = args.tokenizer or checkpoint.find_tokenizer(args.checkpoint)
-        print(checkpoint.convert(args.checkpoint, args.folder, args.dtype, tokenizer, untold))
+        print(checkpoint.convert(args.checkpoint, args.folder, args.dtype, tokenizer, extra))
         return 0
 
     return command(run, argv is None, parser.prog)

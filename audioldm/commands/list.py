@@ -42,7 +42,7 @@ def listing() -> list[str]:
 
 def _published() -> list[str]:
     """A table of AudioLDM's own checkpoints, with what is downloaded of them."""
-    rows = [(name, download.amount(known.about), known.repo or "", download.state(name))
+    rows = [(name, download.format_size(known.about), known.repo or "", download.state(name))
             for name, known in UPSTREAM.items()]  # fmt: skip
     rows = [("name", "size", "on the hub, without CLAP's audio tower", "state"), *rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,7 @@ log = logging.getLogger("audioldm")
 
 
 @dataclass(frozen=True)
-class Untold:
+class ExtraSettings:
     """What the shapes of a checkpoint's tensors do not tell. None: what AudioLDM's own six have."""
 
     head_channels: int | None = None
@@ -71,7 +72,7 @@ class Untold:
     spectrogram: dict[str, int] | None = None  # ClapFeatureExtractor's settings
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Untold:
+    def from_config(cls, config: Mapping[str, Any]) -> ExtraSettings:
         """From upstream's configuration, with ``tiny_overrides`` where a test model is smaller than it says."""
         small = config.get("tiny_overrides", {})
         unet = config["model"]["params"]["unet_config"]["params"]
@@ -111,13 +112,11 @@ def split(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
 
     Every tensor goes to one part or is known to be of no use. Raises InputError.
     """
-    import re
+    from .tables import rename, require, strip_prefix
 
-    from .tables import need, rename, under
-
-    scale = need(state, "scale_factor")
-    live, averaged = under(state, LIVE), under(state, EMA)
-    first_stage, clap = under(state, "first_stage_model."), under(state, "cond_stage_model.model.")
+    scale = require(state, "scale_factor")
+    live, averaged = strip_prefix(state, LIVE), strip_prefix(state, EMA)
+    first_stage, clap = strip_prefix(state, "first_stage_model."), strip_prefix(state, "cond_stage_model.model.")
     known = (LIVE, EMA, "first_stage_model.", "cond_stage_model.model.", "scale_factor")
     for name in state:
         if not name.startswith(known) and not re.fullmatch(IGNORED, name):
@@ -129,13 +128,13 @@ def split(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
             raise InputError(f"the checkpoint has averages for only {len(unet)} of the UNet's {len(live)} tensors")
     else:
         unet = live
-    vocoder = under(first_stage, "vocoder.")
+    vocoder = strip_prefix(first_stage, "vocoder.")
     vae = {name: tensor for name, tensor in first_stage.items() if not name.startswith("vocoder.")}
     return {"unet": unet, "vae": vae, "vocoder": vocoder, "clap": clap, "scale_factor": {"": scale}}
 
 
 def convert(
-    path: Path, folder: Path, dtype: str = "fp32", tokenizer: Path | None = None, untold: Untold | None = None
+    path: Path, folder: Path, dtype: str = "fp32", tokenizer: Path | None = None, extra: ExtraSettings | None = None
 ) -> Path:
     """Write the checkpoint at ``path`` as the model folder ``folder``, which must not exist; returns it.
 
@@ -146,19 +145,19 @@ def convert(
 
     if os.path.lexists(folder):
         raise InputError(f"{folder} already exists; refusing to overwrite it")
-    untold = untold or Untold()
+    extra = extra or ExtraSettings()
     parts = split(read(path))
-    rates = untold.upsample_rates or vocoder.UPSAMPLE_RATES
-    dilations = untold.dilations or vocoder.DILATIONS
+    rates = extra.upsample_rates or vocoder.UPSAMPLE_RATES
+    dilations = extra.dilations or vocoder.DILATIONS
     converted = {
-        "unet": unet.convert(parts["unet"], untold.head_channels),
+        "unet": unet.convert(parts["unet"], extra.head_channels),
         "vae": vae.convert(parts["vae"], float(parts["scale_factor"][""])),
         "vocoder": vocoder.convert(parts["vocoder"], rates, dilations),
-        "clap": clap.convert(parts["clap"], untold.text_heads),
+        "clap": clap.convert(parts["clap"], extra.text_heads),
     }
     extras = {
         "scheduler/scheduler_config.json": json.dumps(SCHEDULER, indent=2),
-        "clap/preprocessor_config.json": json.dumps(clap.features(parts["clap"], untold.spectrogram), indent=2),
+        "clap/preprocessor_config.json": json.dumps(clap.features(parts["clap"], extra.spectrogram), indent=2),
     }
     if tokenizer is not None:
         extras[TOKENIZER] = read_tokenizer(tokenizer).to_str()

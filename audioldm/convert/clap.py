@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tables import Tensors, check, count, need, rename
+from .tables import Tensors, check_fit, count_numbers, rename, require
 
 IGNORED = (
     r"(text|audio)_transform\..*",  # of no use at inference
@@ -46,34 +46,34 @@ SECONDS = 10  # what HTSAT hears at once
 
 def configuration(state: Tensors, text_heads: int | None = None) -> dict[str, Any]:
     """ClapConfig's arguments, read from the shapes in ``state``; ``text_heads`` are not among them."""
-    words = need(state, "text_branch.embeddings.word_embeddings.weight")
-    stages = count(state, r"audio_branch\.layers\.(\d+)\.")
+    words = require(state, "text_branch.embeddings.word_embeddings.weight")
+    stages = count_numbers(state, r"audio_branch\.layers\.(\d+)\.")
     tables = [
-        need(state, f"audio_branch.layers.{i}.blocks.0.attn.relative_position_bias_table") for i in range(stages)
+        require(state, f"audio_branch.layers.{i}.blocks.0.attn.relative_position_bias_table") for i in range(stages)
     ]
-    patch = need(state, "audio_branch.patch_embed.proj.weight")
-    joint = need(state, "text_projection.2.weight").shape[0]
+    patch = require(state, "audio_branch.patch_embed.proj.weight")
+    joint = require(state, "text_projection.2.weight").shape[0]
     width = words.shape[1]
     projection = {"projection_dim": joint, "projection_hidden_act": "relu"}
     text = {
         "vocab_size": words.shape[0],
         "hidden_size": width,
-        "num_hidden_layers": count(state, r"text_branch\.encoder\.layer\.(\d+)\."),
+        "num_hidden_layers": count_numbers(state, r"text_branch\.encoder\.layer\.(\d+)\."),
         "num_attention_heads": text_heads or max(1, width // TEXT_HEAD),
-        "intermediate_size": need(state, "text_branch.encoder.layer.0.intermediate.dense.weight").shape[0],
-        "max_position_embeddings": need(state, "text_branch.embeddings.position_embeddings.weight").shape[0],
-        "type_vocab_size": need(state, "text_branch.embeddings.token_type_embeddings.weight").shape[0],
+        "intermediate_size": require(state, "text_branch.encoder.layer.0.intermediate.dense.weight").shape[0],
+        "max_position_embeddings": require(state, "text_branch.embeddings.position_embeddings.weight").shape[0],
+        "type_vocab_size": require(state, "text_branch.embeddings.token_type_embeddings.weight").shape[0],
         "layer_norm_eps": 1e-5,  # roberta-base's; ClapTextConfig's own default is 1e-12
     }
     audio = {
         "patch_embeds_hidden_size": patch.shape[0],
         "patch_size": patch.shape[2],
         "patch_stride": [4, 4],
-        "hidden_size": need(state, "audio_branch.norm.weight").shape[0],
-        "depths": [count(state, rf"audio_branch\.layers\.{i}\.blocks\.(\d+)\.") for i in range(stages)],
+        "hidden_size": require(state, "audio_branch.norm.weight").shape[0],
+        "depths": [count_numbers(state, rf"audio_branch\.layers\.{i}\.blocks\.(\d+)\.") for i in range(stages)],
         "num_attention_heads": [table.shape[1] for table in tables],
         "window_size": (math.isqrt(tables[0].shape[0]) + 1) // 2,
-        "num_mel_bins": need(state, "audio_branch.bn0.weight").shape[0],
+        "num_mel_bins": require(state, "audio_branch.bn0.weight").shape[0],
         "spec_size": 256,
         "enable_fusion": False,
     }
@@ -93,7 +93,7 @@ def convert(state: Tensors, text_heads: int | None = None) -> tuple[dict[str, An
     with torch.device("meta"):
         module = ClapModel(config)
     made = ("position_ids", "token_type_ids")  # numbers that the module makes itself, and that files do not carry
-    check(module, tensors | {name: buffer for name, buffer in module.state_dict().items() if name.endswith(made)})
+    check_fit(module, tensors | {name: buffer for name, buffer in module.state_dict().items() if name.endswith(made)})
     return config.to_dict(), tensors
 
 
@@ -102,8 +102,8 @@ def features(state: Tensors, spectrogram: dict[str, int] | None = None) -> dict[
     settings = SPECTROGRAM | (spectrogram or {})
     return {
         "feature_extractor_type": "ClapFeatureExtractor",
-        "feature_size": need(state, "audio_branch.bn0.weight").shape[0],
-        "fft_window_size": need(state, "audio_branch.spectrogram_extractor.stft.conv_real.weight").shape[2],
+        "feature_size": require(state, "audio_branch.bn0.weight").shape[0],
+        "fft_window_size": require(state, "audio_branch.spectrogram_extractor.stft.conv_real.weight").shape[2],
         "max_length_s": SECONDS,
         "truncation": "rand_trunc",
         "padding": "repeatpad",

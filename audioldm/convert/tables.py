@@ -16,7 +16,7 @@ from ..errors import InputError
 Tensors = Mapping[str, Tensor]
 
 
-def under(state: Tensors, prefix: str) -> dict[str, Tensor]:
+def strip_prefix(state: Tensors, prefix: str) -> dict[str, Tensor]:
     """The tensors whose names begin with ``prefix``, without it."""
     return {name[len(prefix) :]: tensor for name, tensor in state.items() if name.startswith(prefix)}
 
@@ -46,20 +46,20 @@ def rename(state: Tensors, table: Mapping[str, str], ignored: Iterable[str] = ()
     return renamed
 
 
-def need(state: Tensors, name: str) -> Tensor:
+def require(state: Tensors, name: str) -> Tensor:
     """``state[name]``. Raises InputError if it is not there: the file is not what it should be."""
     if name not in state:
         raise InputError(f"the checkpoint lacks the tensor {name}; it is not a complete AudioLDM checkpoint")
     return state[name]
 
 
-def count(state: Tensors, pattern: str) -> int:
+def count_numbers(state: Tensors, pattern: str) -> int:
     """How many different whole numbers stand for the group of ``pattern`` (a regular expression) in the names."""
     matcher = re.compile(pattern)
     return len({match[1] for name in state if (match := matcher.match(name))})
 
 
-def check(module: nn.Module, tensors: Tensors) -> None:
+def check_fit(module: nn.Module, tensors: Tensors) -> None:
     """See that ``tensors`` are just what ``module`` (on the device "meta") holds. Raises InputError."""
     try:
         module.load_state_dict(dict(tensors), strict=True, assign=True)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..checkpoints import hub
 from ..checkpoints.load import from_config
 from ..errors import InputError
-from .tables import Tensors, check, count, need, rename
+from .tables import Tensors, check_fit, count_numbers, rename, require
 
 RESNET = {
     "in_layers.0": "norm1",
@@ -40,7 +40,7 @@ HEAD_CHANNELS = {widths[0]: head for widths, head in hub.HEAD_CHANNELS.items()} 
 def configuration(state: Tensors, head_channels: int | None = None) -> dict[str, Any]:
     """UNet2DConditionModel's arguments, read from the shapes in ``state``; ``head_channels`` are not among them."""
     blocks, layers = _counts(state)
-    width = need(state, "input_blocks.0.0.weight").shape[0]
+    width = require(state, "input_blocks.0.0.weight").shape[0]
     head_channels = head_channels or HEAD_CHANNELS.get(width)
     if head_channels is None:
         raise InputError(
@@ -53,7 +53,7 @@ def configuration(state: Tensors, head_channels: int | None = None) -> dict[str,
     return {
         "sample_size": [256, 16],  # 10.24 s
         "in_channels": state["input_blocks.0.0.weight"].shape[1],
-        "out_channels": need(state, "out.2.weight").shape[0],
+        "out_channels": require(state, "out.2.weight").shape[0],
         "block_out_channels": widths,
         "layers_per_block": layers,
         "down_block_types": ["CrossAttnDownBlock2D" if a else "DownBlock2D" for a in attends],
@@ -64,7 +64,7 @@ def configuration(state: Tensors, head_channels: int | None = None) -> dict[str,
         "norm_num_groups": 32,
         "class_embed_type": "simple_projection",
         "class_embeddings_concat": True,
-        "projection_class_embeddings_input_dim": need(state, "film_emb.weight").shape[1],
+        "projection_class_embeddings_input_dim": require(state, "film_emb.weight").shape[1],
     }
 
 
@@ -79,14 +79,14 @@ def convert(state: Tensors, head_channels: int | None = None) -> tuple[dict[str,
     config = configuration(state, head_channels)
     with torch.device("meta"):
         module = from_config(UNet2DConditionModel, config)
-    check(module, tensors)
+    check_fit(module, tensors)
     return dict(module.config), tensors
 
 
 def _counts(state: Tensors) -> tuple[int, int]:
     """Blocks (resolutions), and layers in each."""
-    blocks = 1 + count(state, r"input_blocks\.(\d+)\.0\.op\.")
-    return blocks, count(state, r"input_blocks\.(\d+)\.0\.in_layers\.0\.") // blocks
+    blocks = 1 + count_numbers(state, r"input_blocks\.(\d+)\.0\.op\.")
+    return blocks, count_numbers(state, r"input_blocks\.(\d+)\.0\.in_layers\.0\.") // blocks
 
 
 def _table(state: Tensors) -> dict[str, str]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints.load import from_config
-from .tables import Tensors, check, count, need, rename
+from .tables import Tensors, check_fit, count_numbers, rename, require
 
 RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
 ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -16,16 +16,16 @@ ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_
 
 def configuration(state: Tensors, scale_factor: float) -> dict[str, Any]:
     """AutoencoderKL's arguments, read from the shapes in ``state``."""
-    blocks = count(state, r"encoder\.down\.(\d+)\.block\.")
-    widths = [need(state, f"encoder.down.{i}.block.0.conv1.weight").shape[0] for i in range(blocks)]
+    blocks = count_numbers(state, r"encoder\.down\.(\d+)\.block\.")
+    widths = [require(state, f"encoder.down.{i}.block.0.conv1.weight").shape[0] for i in range(blocks)]
     return {
-        "in_channels": need(state, "encoder.conv_in.weight").shape[1],
-        "out_channels": need(state, "decoder.conv_out.weight").shape[0],
-        "latent_channels": need(state, "post_quant_conv.weight").shape[1],
+        "in_channels": require(state, "encoder.conv_in.weight").shape[1],
+        "out_channels": require(state, "decoder.conv_out.weight").shape[0],
+        "latent_channels": require(state, "post_quant_conv.weight").shape[1],
         "block_out_channels": widths,
         "down_block_types": ["DownEncoderBlock2D"] * blocks,
         "up_block_types": ["UpDecoderBlock2D"] * blocks,
-        "layers_per_block": count(state, r"encoder\.down\.0\.block\.(\d+)\."),
+        "layers_per_block": count_numbers(state, r"encoder\.down\.0\.block\.(\d+)\."),
         "norm_num_groups": 32,
         "scaling_factor": scale_factor,
     }
@@ -44,13 +44,13 @@ def convert(state: Tensors, scale_factor: float) -> tuple[dict[str, Any], dict[s
             tensors[name] = tensor[:, :, 0, 0]
     with torch.device("meta"):
         module = from_config(AutoencoderKL, configuration(state, scale_factor))
-    check(module, tensors)
+    check_fit(module, tensors)
     return dict(module.config), tensors
 
 
 def _table(state: Tensors) -> dict[str, str]:
-    blocks = count(state, r"encoder\.down\.(\d+)\.block\.")
-    layers = count(state, r"encoder\.down\.0\.block\.(\d+)\.")
+    blocks = count_numbers(state, r"encoder\.down\.(\d+)\.block\.")
+    layers = count_numbers(state, r"encoder\.down\.0\.block\.(\d+)\.")
     table = {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}
 
     def add(source: str, target: str, inside: dict[str, str]) -> None:

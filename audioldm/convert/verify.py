@@ -173,7 +173,7 @@ def verify(folder: Path) -> list[tuple[str, float, float]]:
     with tempfile.TemporaryDirectory() as scratch:
         converted = checkpoint.convert(
             folder / "tiny.ckpt", Path(scratch) / "tiny", tokenizer=folder / "tokenizer",
-            untold=checkpoint.Untold.from_config(config),
+            extra=checkpoint.ExtraSettings.from_config(config),
         )  # fmt: skip
         model = LatentDiffusion.from_folder(converted, "cpu")
         for check in CHECKS:

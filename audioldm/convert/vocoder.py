@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .tables import Tensors, check, count, need, rename
+from .tables import Tensors, check_fit, count_numbers, rename, require
 
 TABLE = {name: name for name in ("conv_pre", "resblocks", "conv_post")} | {"ups": "upsampler"}
 UPSAMPLE_RATES = (5, 4, 2, 2, 2)  # 160 samples for a frame; shapes do not tell them
@@ -19,15 +19,15 @@ def configuration(
     state: Tensors, upsample_rates: Sequence[int] = UPSAMPLE_RATES, dilations: Sequence[int] = DILATIONS
 ) -> dict[str, Any]:
     """SpeechT5HifiGanConfig's arguments, read from the shapes in ``state`` but for the last two."""
-    ups = [need(state, f"ups.{i}.weight") for i in range(count(state, r"ups\.(\d+)\."))]
-    kernels = count(state, r"resblocks\.(\d+)\.") // max(1, len(ups))
+    ups = [require(state, f"ups.{i}.weight") for i in range(count_numbers(state, r"ups\.(\d+)\."))]
+    kernels = count_numbers(state, r"resblocks\.(\d+)\.") // max(1, len(ups))
     return {
-        "model_in_dim": need(state, "conv_pre.weight").shape[1],
+        "model_in_dim": require(state, "conv_pre.weight").shape[1],
         "sampling_rate": 16_000,
         "upsample_initial_channel": state["conv_pre.weight"].shape[0],
         "upsample_rates": list(upsample_rates),
         "upsample_kernel_sizes": [weight.shape[2] for weight in ups],
-        "resblock_kernel_sizes": [need(state, f"resblocks.{i}.convs1.0.weight").shape[2] for i in range(kernels)],
+        "resblock_kernel_sizes": [require(state, f"resblocks.{i}.convs1.0.weight").shape[2] for i in range(kernels)],
         "resblock_dilation_sizes": [list(dilations)] * kernels,
         "normalize_before": False,
     }
@@ -48,5 +48,5 @@ def convert(
     tensors = rename(state, TABLE) | {"mean": torch.zeros(bins), "scale": torch.ones(bins)}
     with torch.device("meta"):
         module = SpeechT5HifiGan(config)
-    check(module, tensors)
+    check_fit(module, tensors)
     return config.to_dict(), tensors

@@ -30,7 +30,7 @@ def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int
     return 1, sizes.channels, length, sizes.bands // sizes.factor
 
 
-def window(model: LatentDiffusion) -> int:
+def window_length(model: LatentDiffusion) -> int:
     """Latent frames that the model handles at once: those that its UNet was trained on."""
     return model.sizes.trained_frames or WINDOW
 
@@ -44,7 +44,7 @@ def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
         posterior = model.vae.encode(mel[:, :, start * factor : stop * factor]).latent_dist
         return torch.cat([posterior.mean, posterior.std], dim=1)
 
-    at_once = window(model)
+    at_once = window_length(model)
     mean, deviation = blend(piece, mel.shape[2] // factor, at_once, at_once // 4).chunk(2, dim=1)
     return mean * scale, deviation * scale
 
@@ -57,7 +57,7 @@ def to_mel(model: LatentDiffusion, latents: Tensor) -> Tensor:
     def piece(start: int, stop: int) -> Tensor:
         return model.vae.decode(latents[:, :, start:stop]).sample
 
-    at_once = window(model)
+    at_once = window_length(model)
     return blend(piece, latents.shape[2], at_once, at_once // 4, model.sizes.factor)
 
 
@@ -88,7 +88,7 @@ def finish(wave: Tensor, duration: float, keep_level: bool = False) -> np.ndarra
     return samples * np.float32(PEAK / peak) if peak > PEAK and not keep_level else samples
 
 
-def level(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:
+def normalise(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:
     """A float32 wave at 16 kHz, cut or followed by silence to (samples,), and as loud as upstream makes it.
 
     The mean is taken off and the loudest sample scaled to 0.5, of the whole wave and then of what is left of it, which
@@ -104,7 +104,7 @@ def level(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:
     return torch.from_numpy(padded), gain, mean
 
 
-def mel_of(wave: Tensor) -> Tensor:
+def compute_mel(wave: Tensor) -> Tensor:
     """Log-mel (1, 1, N // 160, 64) of a wave (N,) at 16 kHz."""
     return log_mel(wave[None])[:, :, : len(wave) // HOP_LENGTH]
 

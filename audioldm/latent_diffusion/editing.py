@@ -14,7 +14,7 @@ from torch import Tensor
 from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, mel_filters
 from ..errors import InputError
 from . import sampling
-from .codec import encode, latent_shape, level, mel_of, splice, to_mel
+from .codec import compute_mel, encode, latent_shape, normalise, splice, to_mel
 
 if TYPE_CHECKING:
     from ..inputs.sounds import Original
@@ -63,9 +63,9 @@ class Source:
 def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions) -> Source:
     """Bring ``original`` to the options' duration, cut or followed by silence, and encode it. Raises InputError."""
     frames = latent_shape(model, options.duration)[2] * model.sizes.factor
-    wave, gain, offset = level(original.wave, frames * HOP_LENGTH)
-    mel = mel_of(wave).to(model.device)
-    kept = region(model, options) if options.mode in ("inpaint", "superres") else None
+    wave, gain, offset = normalise(original.wave, frames * HOP_LENGTH)
+    mel = compute_mel(wave).to(model.device)
+    kept = make_region(model, options) if options.mode in ("inpaint", "superres") else None
     return Source(wave, mel, *encode(model, mel), kept, gain, offset)
 
 
@@ -128,7 +128,7 @@ def _begin(source: Source, seed: int) -> tuple[torch.Generator, Tensor]:
     return generator, clean
 
 
-def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
+def make_region(model: LatentDiffusion, options: GenerateOptions) -> Region:
     """What inpainting keeps by ``options``.
 
     Made new is each range given: a time at all frequencies, and frequencies at all times. Latents that hold any of

@@ -86,7 +86,7 @@ def sound_record(sound: Sound, elapsed: float) -> dict[str, Any]:
     }
 
 
-def told(prompt: Prompt) -> str:
+def shown_source(prompt: Prompt) -> str:
     """The prompt as given, but of a data URI only its beginning and length, and of a URL no user or password."""
     source = prompt.source
     if prompt.kind != "image":
@@ -97,7 +97,7 @@ def told(prompt: Prompt) -> str:
 
 
 def _prompt_record(prompt: Prompt) -> dict[str, Any]:
-    return {"prompt": told(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt)}
+    return {"prompt": shown_source(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt)}
 
 
 def _original_record(original: Original) -> dict[str, Any]:

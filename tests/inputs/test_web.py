@@ -17,7 +17,7 @@ from PIL import Image
 from audioldm.inputs.images import load_image
 from audioldm.inputs.web import Limits, download, label
 
-PHOTOS = sorted((Path(__file__).resolve().parents[2] / "shared" / "photos").glob("*.jpg"))
+PHOTOS = sorted((Path(__file__).resolve().parents[3] / "shared" / "photos").glob("*.jpg"))
 BUFFERED = 8_000_000  # bytes that a server can write into the buffers of two sockets and a library; generous
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 

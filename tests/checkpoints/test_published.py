@@ -120,7 +120,7 @@ def test_find_downloads_and_converts(published: Path, tiny_folder: Path, monkeyp
     ],
 )
 def test_unknown_names(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(InputError, match=sentence):
         registry.find(name)
 

@@ -206,7 +206,7 @@ def inpainted(model: LatentDiffusion, file: Path, **given: object) -> tuple[torc
     options = GenerateOptions.build({"duration": 1.0, "ddim_steps": 4, "guidance_scale": 1.5, **given})
     source = editing.prepare(model, read_original(file, options.mode), options)
     vector = condition(model, read_prompt("a dog barking"))
-    predict = predictor(model.unet, vector, model.unconditional, options.guidance_scale, decoding.window(model))
+    predict = predictor(model.unet, vector, model.unconditional, options.guidance_scale, decoding.window_length(model))
     return editing.inpaint(model, predict, options, 5, source, source.region), source
 
 
@@ -262,7 +262,7 @@ def test_the_sound_outside_is_nearer_than_through_the_vae(starter: LatentDiffusi
 def test_masks_are_where_they_were_asked_for(tiny_model: LatentDiffusion) -> None:
     def masks(**given: object) -> tuple[np.ndarray, np.ndarray]:
         options = GenerateOptions.build({"mode": "inpaint", "duration": 2.0, **given})
-        region = editing.region(tiny_model, options)  # 50 latent frames of 4, 16 bands of 4
+        region = editing.make_region(tiny_model, options)  # 50 latent frames of 4, 16 bands of 4
         hertz = np.flatnonzero(region.bins == 0) * RATE / 1024
         if given.get("frequency_range"):
             low, high = given["frequency_range"]
@@ -408,7 +408,7 @@ def test_encoding_in_pieces_is_near_encoding_at_once(
     starter: LatentDiffusion, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    mel = decoding.mel_of(decoding.level(rng.normal(size=16 * RATE).astype(np.float32), 16 * RATE)[0])
+    mel = decoding.compute_mel(decoding.normalise(rng.normal(size=16 * RATE).astype(np.float32), 16 * RATE)[0])
     pieces, spread = decoding.encode(starter, mel)
     monkeypatch.setattr(decoding, "window", lambda model: 10_000)
     whole, _ = decoding.encode(starter, mel)

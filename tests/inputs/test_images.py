@@ -11,7 +11,7 @@ from PIL import Image
 from audioldm.errors import InputError
 from audioldm.inputs.images import load_image, to_rgb
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = sorted((ROOT.parent / "shared" / "photos").glob("*.jpg"))
 EXAMPLES = sorted(path for path in (ROOT / "examples").glob("*") if path.suffix in (".jpg", ".jpeg", ".webp"))
 

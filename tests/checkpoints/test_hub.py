@@ -111,12 +111,12 @@ def test_another_pipeline_is_refused(folder: Path) -> None:
 
 
 def test_what_is_missing_and_where_it_comes_from_is_one_sentence(folder: Path) -> None:
-    said = layout.text_only(open_folder(folder))
+    said = layout.explain_text_only(open_folder(folder))
     for part in ("hub model", "-n", "-f", "audioldm-s-full-v2", "audioldm-convert", "clap/"):
         assert part in said
     cache = layout.ModelFolder(Path("/x/models--cvssp--audioldm-m-full/snapshots/abc"), {})
-    assert "cvssp/audioldm-m-full has only" in layout.text_only(cache)
-    assert "--model_name audioldm-m-full has it" in layout.text_only(cache)
+    assert "cvssp/audioldm-m-full has only" in layout.explain_text_only(cache)
+    assert "--model_name audioldm-m-full has it" in layout.explain_text_only(cache)
 
 
 def test_an_audio_tower_may_be_put_into_the_folder(folder: Path, tiny_folder: Path) -> None:
