@@ -40,6 +40,7 @@ class Sound:
     candidate: int  # which of the item's candidates was kept, from 0
     noise_seed: int  # as the seed of a run with one sound and one candidate, it gives this wave
     similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
+    gain: float = 1.0  # of an edit: what all of the wave was multiplied by, so that nothing is clipped
 
 
 def noise_seed(seed: int, item: int, candidate: int) -> int:
@@ -129,13 +130,18 @@ def generate(
     source = prepare(model, original, options) if options.edits else None
     for item in range(options.batchsize):
         seeds = [noise_seed(options.seed, item, candidate) for candidate in range(options.n_candidates)]
-        waves = []
+        waves, gains = [], []
         for seed in seeds:
             last = item == options.batchsize - 1 and seed == seeds[-1]
-            waves.append(_make(model, vector, options, seed, on_step, negative, source, last and model.frugal))
+            wave, gain = _make(model, vector, options, seed, on_step, negative, source, last and model.frugal)
+            waves.append(wave)
+            gains.append(gain)
         similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
         best = int(np.argmax(similarities)) if len(waves) > 1 else 0
-        yield Sound(waves[best], item, best, seeds[best], similarities[best])
+        if gains[best] < 1:
+            log.warning("what is new is too loud for full scale: all of the sound is made %.1f dB softer",
+                        -20 * np.log10(gains[best]))  # fmt: skip
+        yield Sound(waves[best], item, best, seeds[best], similarities[best], gains[best])
 
 
 def _heard(model: LatentDiffusion, options: GenerateOptions) -> GenerateOptions:
@@ -155,9 +161,10 @@ def _make(
     negative: Tensor | None,
     source: Source | None,
     last: bool,
-) -> np.ndarray:
-    """One wave, float32 (N,). A transfer of strength 1 is a generation: of the sound only its length is left.
+) -> tuple[np.ndarray, float]:
+    """One wave, float32 (N,), and its gain.
 
+    A transfer of strength 1 is a generation: of the sound only its length is left.
     ``last``: the UNet is not needed again, and need not be in memory beside the decoder and the vocoder.
     """
     unconditional = _unconditional(model, vector, options, negative)
@@ -166,12 +173,12 @@ def _make(
     elif options.mode == "transfer":
         latents = transfer(model, vector, unconditional, options, seed, source, on_step)
     else:
-        from .latent_diffusion.codec import finish, vocode
+        from .latent_diffusion.codec import finish_kept, vocode
 
         mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
         if last:
             model.release("unet")
-        return finish(put_back(source, vocode(model, mel)), options.duration, keep_level=True)
+        return finish_kept(put_back(source, vocode(model, mel)), options.duration)
     if last:
         model.release("unet")
-    return decode(model, latents, options.duration)
+    return decode(model, latents, options.duration), 1.0

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from .errors import InputError
-
 GRID = 2.5  # seconds: upstream's lengths are multiples of it; here any length from 0.5 s on will do
 
 
@@ -23,13 +21,10 @@ def seed_everything(seed: int) -> None:
 
 
 def get_duration(fname: str | Path) -> float:
-    """Seconds of sound in the file ``fname`` (any format that libsndfile reads). Raises InputError."""
-    import soundfile
+    """Seconds of sound in the file ``fname``. Raises InputError."""
+    from .inputs.samples import duration
 
-    try:
-        return float(soundfile.info(fname).duration)
-    except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{fname} is not an audio file that can be read: {error}") from None
+    return duration(fname)
 
 
 def round_up_duration(duration: float) -> float:

@@ -214,8 +214,9 @@ def colour_tiff(values: np.ndarray, order: str, compress: bool) -> bytes:
     data = values.astype(f"{order}u2").tobytes()
     data = zlib.compress(data) if compress else data
     bits = 8 + 2 + 12 * 9 + 4
-    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, bits), (259, 3, 1, 8 if compress else 1), (262, 3, 1, 2),
-            (273, 4, 1, bits + 6), (277, 3, 1, 3), (278, 3, 1, height), (279, 4, 1, len(data))]  # fmt: skip
+    tags = [(256, 3, 1, width), (257, 3, 1, height), (258, 3, 3, bits), (259, 3, 1, 8 if compress else 1),
+            (262, 3, 1, 2), (273, 4, 1, bits + 6), (277, 3, 1, 3), (278, 3, 1, height),
+            (279, 4, 1, len(data))]  # fmt: skip
     entries = b"".join(
         struct.pack(f"{order}HHI", tag, kind, count)
         + (struct.pack(f"{order}H2x", value) if kind == 3 and count == 1 else struct.pack(f"{order}I", value))
@@ -258,8 +259,9 @@ def test_an_animation_that_begins_transparent(photo: Image.Image) -> None:
 
 def test_arrays(photo: Image.Image) -> None:
     values = np.asarray(photo)
+    opaque = np.full(values.shape[:2], 255, np.uint8)
     for given in (values, values / 255, (values / 255).astype(np.float32), values.astype(np.int64),
-                  values.transpose(2, 0, 1), values[None], np.dstack([values, np.full(values.shape[:2], 255, np.uint8)]),
+                  values.transpose(2, 0, 1), values[None], np.dstack([values, opaque]),
                   values.astype(np.float32)):  # fmt: skip
         assert (np.asarray(load_image(given)) == values).all()
     grey = np.asarray(photo.convert("L"))

@@ -41,6 +41,7 @@ class Prompt:
     kind: Literal["text", "image", "audio", "vector"]
     source: str  # as the user gave it: words, URL, file name …
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
+    gain: float = 1.0  # what the samples of a sound were multiplied by, for they went beyond full scale
 
 
 def read_prompt(
@@ -54,9 +55,10 @@ def read_prompt(
     if (prompt is None) == (audio_file is None):
         raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
     if audio_file is not None:
-        from ..audio import read_wave
+        from .sounds import hear
 
-        return Prompt("audio", str(audio_file), read_wave(audio_file, MAX_DURATION))
+        heard = hear(audio_file, MAX_DURATION)
+        return Prompt("audio", heard.name, heard.wave, heard.gain)
     if isinstance(prompt, str | PathLike) and _is_vector(prompt):
         path = str(prompt).strip()
         return Prompt("vector", path, read_vector(path))
@@ -79,11 +81,8 @@ def _from_python(prompt: Any) -> Prompt:
     """A prompt of bytes, an open file, a PIL image or an array; an array of one dimension is a vector."""
     if getattr(prompt, "ndim", None) == 1:
         return Prompt("vector", "vector", as_vector(prompt, "the vector"))
-    if not (hasattr(prompt, "read") or hasattr(prompt, "__array__") or isinstance(prompt, bytes | bytearray | memoryview)):
-        from PIL import Image
-
-        if not isinstance(prompt, Image.Image):
-            raise InputError(f"{ACCEPTED}, not {type(prompt).__name__}; in Python, a picture may be bytes or an array too")
+    if not any(hasattr(prompt, name) for name in ("read", "__array__", "getexif", "hex", "tobytes")):
+        raise InputError(f"{ACCEPTED}, or in Python a PIL image, bytes or an array; not {type(prompt).__name__}")
     from .images import load_image
 
     name = getattr(prompt, "name", None) or getattr(prompt, "filename", None)

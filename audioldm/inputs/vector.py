@@ -6,7 +6,7 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from translator.files import write_new
 
@@ -38,16 +38,30 @@ def read_vector(path: str | Path) -> np.ndarray:
         raise
     except Exception:  # numpy raises all sorts on a damaged header
         raise InputError(f"{path} is not a .npy file of numbers that can be read") from None
-    if not isinstance(vector, np.ndarray) or vector.dtype.kind != "f":
-        raise InputError(f"{path} does not hold floating-point numbers")
+    return as_vector(vector, str(path))
+
+
+def as_vector(vector: Any, name: str) -> np.ndarray:
+    """An array (D,) or (1, D) of floats -> float32 (D,) of length 1; ``name`` stands for it in messages.
+
+    Raises InputError.
+    """
+    import numpy as np
+
+    try:
+        vector = np.asarray(vector)
+    except Exception:  # a tensor on a GPU
+        raise InputError(f"{name} is not an array that can be read") from None
+    if vector.dtype.kind != "f":
+        raise InputError(f"{name} does not hold floating-point numbers")
     if vector.ndim == 2 and len(vector) == 1:
         vector = vector[0]
     if vector.ndim != 1 or not len(vector):
-        raise InputError(f"{path} holds numbers of shape {vector.shape}, where (512,) or (1, 512) is one vector")
+        raise InputError(f"{name} holds numbers of shape {vector.shape}, where (512,) or (1, 512) is one vector")
     vector = vector.astype(np.float64)
     length = math.sqrt(float((vector**2).sum())) if np.isfinite(vector).all() else math.inf
     if not 0 < length < math.inf:
-        raise InputError(f"{path} holds no direction: its numbers are all zero, infinite or not numbers")
+        raise InputError(f"{name} holds no direction: its numbers are all zero, infinite or not numbers")
     return (vector if abs(length - 1) < UNIT else vector / length).astype(np.float32)
 
 
