@@ -11,5 +11,9 @@ CODE = ["audioldm", "audioldm.*", "translator", "translator.*", "prior_steps", "
 setup(
     packages=[*find_packages(include=CODE), "audioldm.models"],
     package_dir={"audioldm.models": "models"},
-    package_data={"audioldm.models": ["*.json", "*.md", "starter/**/*", "translators/**/*"]},
+    package_data={
+        "audioldm.models": ["*.json", "*.md", "starter/**/*", "translators/**/*"],
+        "translator": ["py.typed"],
+        "prior_steps": ["py.typed"],
+    },
 )

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from translator.files import write_new
@@ -32,24 +33,11 @@ LOG_FLOOR = 1e-5  # magnitudes below are raised to it before the logarithm, so l
 
 
 def mel_filters(n_mels: int = N_MELS, f_min: float = F_MIN, f_max: float = F_MAX) -> Tensor:
-    """Slaney's triangular mel filters, each of unit area in Hz: (n_mels, N_FFT // 2 + 1), float32.
+    """Slaney's triangular mel filters, each of unit area in Hz: (n_mels, N_FFT // 2 + 1), float32."""
+    from transformers.audio_utils import mel_filter_bank
 
-    The scale is linear below 1 kHz (200/3 Hz a mel) and logarithmic above (27 mels a factor 6.4), as in
-    Slaney, Auditory Toolbox (1998).
-    """
-    linear_step, corner, log_step = 200.0 / 3.0, 1_000.0, np.log(6.4) / 27.0
-
-    def to_mel(hz: float) -> float:
-        return hz / linear_step if hz < corner else corner / linear_step + np.log(hz / corner) / log_step
-
-    mels = np.linspace(to_mel(f_min), to_mel(f_max), n_mels + 2)
-    corner_mel = corner / linear_step
-    edges = np.where(mels < corner_mel, mels * linear_step, corner * np.exp(log_step * (mels - corner_mel)))
-    bins = np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
-    rising = (bins - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
-    falling = (edges[2:, None] - bins) / (edges[2:] - edges[1:-1])[:, None]
-    triangles = np.maximum(0, np.minimum(rising, falling)) * (2 / (edges[2:] - edges[:-2]))[:, None]
-    return torch.from_numpy(triangles.astype(np.float32))
+    bank = mel_filter_bank(N_FFT // 2 + 1, n_mels, f_min, f_max, SAMPLE_RATE, norm="slaney", mel_scale="slaney")
+    return torch.from_numpy(rearrange(bank, "bin band -> band bin").astype(np.float32))
 
 
 _filters = lru_cache(maxsize=1)(mel_filters)
@@ -66,7 +54,7 @@ def log_mel(wave: Tensor) -> Tensor:
     precise = wave.double()
     spectrum = torch.stft(precise, N_FFT, HOP_LENGTH, window=_window().to(precise), return_complex=True)
     mel = _filters().to(precise) @ spectrum.abs()
-    return mel.clamp(min=LOG_FLOOR).log().transpose(1, 2).unsqueeze(1).to(wave.dtype)
+    return rearrange(mel.clamp(min=LOG_FLOOR).log(), "b band t -> b 1 t band").to(wave.dtype)
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:

@@ -17,7 +17,7 @@ import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -116,9 +116,8 @@ class Batch:
         _ = self.model.unet, self.model.vae, self.model.vocoder  # if they are damaged, it is no row's failure
         paths: list[Path] = []
         try:
-            with _warnings() as warned:
-                self._make(row, options, translator, paths)
-            entry |= {"files": [path.name for path in paths], "warning": " ".join(warned) or None}
+            notes = self._make(row, options, translator, paths)
+            entry |= {"files": [path.name for path in paths], "warning": " ".join(notes) or None}
             return self._finish(entry, began)
         except Exception as error:
             _remove(paths)
@@ -139,7 +138,7 @@ class Batch:
         path = os.path.expanduser(prompt)
         seen = kind == "image" and not prompt.lower().endswith(SUFFIX)
         if seen or (self.negative is not None and self.negative.kind == "image"):
-            found = translators.find(self.model, translator)
+            found = translators.find_or_make(self.model, translator)
             translator_hash = self._hash(found.path)
             entry["translator"] = found.name
         if kind == "image" and os.path.isfile(path):
@@ -157,19 +156,22 @@ class Batch:
         original = None if self.original is None else self.original.sha256
         return [self.model.sha256, negative, original]
 
-    def _make(self, row: Row, options: GenerateOptions, translator: str | None, paths: list[Path]) -> None:
-        """Make and write a row's sounds, as a run of its own would; ``paths`` grows by each wav."""
-        began = time.perf_counter()
+    def _make(self, row: Row, options: GenerateOptions, translator: str | None, paths: list[Path]) -> list[str]:
+        """Make and write a row's sounds, as a run of its own would; ``paths`` grows by each wav. Returns the notes."""
+        began, notes = time.perf_counter(), []
         prompt = read_prompt(row.prompt)
-        vector = conditioning.condition(self.model, prompt, translator)
+        vector = conditioning.condition(self.model, prompt, translator, notes.append)
         negative = None if self.negative is None else self._encode_negative(translator)
         facts = record.make_record(
             self.model, prompt, translator, options, negative=self.negative, original=self.original
         )
         destination = Destination(self.manifest.folder, row.stem, count=options.batchsize)
-        for sound in generation.generate(self.model, vector, options, negative=negative, original=self.original):
+        for sound in generation.generate(
+            self.model, vector, options, negative=negative, original=self.original, on_note=notes.append
+        ):
             sound_record = record.sound_record(sound, time.perf_counter() - began)
             paths.append(destination.write(sound.item, sound.wave, {**facts, **sound_record}))
+        return notes
 
     def _finish(self, entry: dict[str, Any], began: float, error: Exception | None = None) -> dict[str, Any]:
         if error is not None and os.environ.get("AUDIOLDM_DEBUG") == "1":
@@ -196,8 +198,7 @@ class _Screen:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            with _warnings():  # told already
-                total = sum(1 for _ in rows.read(source))
+            total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
             self._bar = tqdm(total=total, unit="row", file=sys.stderr, leave=False, dynamic_ncols=True)
 
     def __enter__(self) -> _Screen:
@@ -221,22 +222,6 @@ class _Screen:
         """Print a line clear of the bar."""
         with self._bar.external_write_mode(file) if self._bar is not None else contextlib.nullcontext():
             print(text, file=file, flush=True)
-
-
-@contextlib.contextmanager
-def _warnings() -> Iterator[list[str]]:
-    """Collects what our modules warn of, which is then not printed."""
-    told: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    before = log.propagate
-    log.addHandler(handler)
-    log.propagate = False
-    try:
-        yield told
-    finally:
-        log.removeHandler(handler)
-        log.propagate = before
 
 
 def _sentence(error: Exception) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from . import translators
@@ -18,9 +18,9 @@ from .inputs.prompt import Prompt, read_prompt
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from translator.model import Memory
-
     from .latent_diffusion.model import LatentDiffusion
+
+OnNote = Callable[[str], object]
 
 log = logging.getLogger("audioldm")
 
@@ -74,17 +74,25 @@ def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator:
                 )
 
 
-def encode_prompt(model: LatentDiffusion, prompt: Prompt, translator: str | None = None) -> Tensor:
+def encode_prompt(
+    model: LatentDiffusion, prompt: Prompt, translator: str | None = None, on_note: OnNote = log.warning
+) -> Tensor:
     """The prompt as a (1, 512) unit vector in CLAP space, on the model's device. Raises InputError.
 
-    ``translator``: name or file of the one for an image; None is the model's default.
+    ``translator``: name or file of the one for an image; None: the model's default. ``on_note`` receives each remark
+    for the user, such as the captions on which a memory leaned.
     """
     check_prompts(model, [prompt], translator)
     if prompt.kind == "image":
-        found = translators.load(model, translator)
-        if hasattr(found, "leaned_on"):
-            return _remembered(model, prompt, found)
-        return model.image_encoder([prompt.content], found)
+        from translator.model import Memory
+
+        network = translators.load(model, translator).to(model.device)
+        if not isinstance(network, Memory):
+            return model.image_encoder([prompt.content], network)
+        clip = model.clip.encode_image([prompt.content])
+        leaned_on = (f'{weight:.0%} "{caption}"' for caption, weight in network.leaned_on(clip))
+        on_note(f"the memory leaned on {', '.join(leaned_on)}")
+        return network(clip)
     if prompt.kind == "audio":
         return model.clap.encode_audio([prompt.content])
     if prompt.kind == "vector":
@@ -94,29 +102,18 @@ def encode_prompt(model: LatentDiffusion, prompt: Prompt, translator: str | None
     return model.clap.encode_text([prompt.content])
 
 
-def _remembered(model: LatentDiffusion, prompt: Prompt, memory: Memory) -> Tensor:
-    """What encode_prompt gives for a picture; and says, in one line, on which captions the memory leaned."""
-    clip = model.clip.encode_image([prompt.content])
-    memory = memory.to(clip.device)  # as the image encoder moves its translators
-    said = ", ".join(f'{weight:.0%} "{caption}"' for caption, weight in memory.leaned_on(clip))
-    log.warning("the memory leaned on %s", said)
-    return memory(clip)
-
-
-def condition(model: LatentDiffusion, prompt: Prompt, translator: str | None = None) -> Tensor:
-    """As encode_prompt; and warns, in one line, of a prompt unlike everything the model was trained on, where the
+def condition(
+    model: LatentDiffusion, prompt: Prompt, translator: str | None = None, on_note: OnNote = log.warning
+) -> Tensor:
+    """As encode_prompt, with a note if the prompt is unlike everything that the model was trained on, as far as the
     model knows that for this kind of prompt."""
-    vector = encode_prompt(model, prompt, translator)
+    vector = encode_prompt(model, prompt, translator, on_note)
     names, known, thresholds = model.known_sounds
     if known is not None and prompt.kind in thresholds:
         similarity = (known @ vector[0]).cpu()
         if similarity.max() < thresholds[prompt.kind]:
             near = ", ".join(names[i] for i in similarity.topk(min(3, len(names))).indices)
-            log.warning(
-                "the model %s may not know this; the nearest sounds it knows: %s",
-                model.folder.name,
-                near,
-            )
+            on_note(f"the model {model.folder.name} may not know this; the nearest sounds it knows: {near}")
     return vector
 
 

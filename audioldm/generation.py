@@ -18,7 +18,6 @@ import numpy as np
 
 from .checkpoints.layout import text_only
 from .errors import InputError
-from .latent_diffusion.editing import inpaint, prepare, put_back, transfer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +25,10 @@ if TYPE_CHECKING:
     from .inputs.sounds import Original
     from .latent_diffusion.editing import Source
     from .latent_diffusion.model import LatentDiffusion
+    from .latent_diffusion.sampling import Predict
     from .options import GenerateOptions
+
+OnStep = Callable[[], object]
 
 log = logging.getLogger("audioldm")
 
@@ -59,40 +61,34 @@ def denoise(
     vector: Tensor,
     options: GenerateOptions,
     seed: int,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
     negative: Tensor | None = None,
 ) -> Tensor:
     """Latents (1, C, T, F) for the condition ``vector`` (1, 512), with all noise drawn from ``seed``.
 
-    ``negative`` (1, 512): the condition to go away from, in place of the empty text's.
+    ``negative`` (1, 512): the condition to avoid, in place of that of the empty text.
     """
     from .latent_diffusion import sampling
-    from .latent_diffusion.codec import latent_shape, window
+    from .latent_diffusion.codec import latent_shape
 
-    generator = sampling.begin(seed)
+    generator = sampling.upstream_generator(seed)
     noise = sampling.draw(latent_shape(model, options.duration), generator).to(model.device)
     scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
-    latents = sampling.denoise(
-        model.unet,
-        scheduler,
-        noise,
-        vector,
-        _unconditional(model, vector, options, negative),
-        options.guidance_scale,
-        generator,
-        on_step=on_step,
-        window=window(model),
-    )
-    return sampling.clamp_runaway(latents)
+    predict = _predictor(model, vector, options, negative)
+    return sampling.clamp_runaway(sampling.denoise(predict, scheduler, noise, generator, on_step=on_step))
 
 
-def _unconditional(
+def _predictor(
     model: LatentDiffusion, vector: Tensor, options: GenerateOptions, negative: Tensor | None
-) -> Tensor:
-    """What guidance leads away from; without guidance nothing, and nothing is read for it."""
+) -> Predict:
+    """The UNet under guidance; where there is none, the unconditional vector is not read."""
+    from .latent_diffusion.codec import window
+    from .latent_diffusion.sampling import predictor
+
     if options.guidance_scale == 1:
-        return vector
-    return model.unconditional if negative is None else negative
+        negative = vector
+    unconditional = model.unconditional if negative is None else negative
+    return predictor(model.unet, vector, unconditional, options.guidance_scale, window(model))
 
 
 def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarray:
@@ -103,7 +99,7 @@ def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarr
 
 
 def rank(model: LatentDiffusion, waves: list[np.ndarray], vector: Tensor) -> list[float]:
-    """Cosine of each wave's CLAP vector with the condition (1, 512): how well it is what was asked for."""
+    """Cosine of each wave's CLAP vector with the condition (1, 512): how well it fits the prompt."""
     return (model.clap.encode_audio(waves) @ vector[0]).cpu().tolist()
 
 
@@ -111,45 +107,50 @@ def generate(
     model: LatentDiffusion,
     vector: Tensor,
     options: GenerateOptions,
-    on_step: Callable[[], None] | None = None,
+    on_step: OnStep | None = None,
     *,
     negative: Tensor | None = None,
     original: Original | None = None,
+    frugal: bool = False,
+    on_note: Callable[[str], object] = log.warning,
 ) -> Iterator[Sound]:
-    """Sounds for the condition ``vector`` (1, 512), one after the other as they are made.
+    """Sounds for the condition ``vector`` (1, 512), each as soon as it is made.
 
     Each sound and each candidate is denoised on its own, not as a batch: batched matrix products round
-    differently, and the same seed shall give the same bytes in any company; on a CPU a batch would gain no
-    time. ``on_step`` is called options.steps_run * batchsize * n_candidates times. ``negative`` (1, 512): the
-    condition to go away from. ``original``: the sound that every mode but generation begins with, by read_original.
+    differently, and the same seed must give the same bytes in any company; on a CPU a batch would save no time.
+
+    Args:
+        on_step: called options.steps_run * batchsize * n_candidates times.
+        negative: (1, 512), the condition to avoid.
+        original: the sound that every mode but generation begins with, from read_original.
+        frugal: release the UNet's memory before the last sound is decoded; the next call loads it again.
+        on_note: receives each remark for the user.
     """
     options.check()
     if options.edits and original is None:
         raise InputError(f"--mode {options.mode} begins with a sound: give its file with -f")
-    options = _heard(model, options)
-    source = prepare(model, original, options) if options.edits else None
+    if options.n_candidates > 1 and not model.clap.hears:
+        on_note(f"one candidate is made: {text_only(model.folder)}")
+        options = dataclasses.replace(options, n_candidates=1)
+    source = None
+    if options.edits and original is not None:
+        from .latent_diffusion.editing import prepare
+
+        source = prepare(model, original, options)
     for item in range(options.batchsize):
         seeds = [noise_seed(options.seed, item, candidate) for candidate in range(options.n_candidates)]
         waves, gains = [], []
         for seed in seeds:
-            last = item == options.batchsize - 1 and seed == seeds[-1]
-            wave, gain = _make(model, vector, options, seed, on_step, negative, source, last and model.frugal)
+            last = frugal and item == options.batchsize - 1 and seed == seeds[-1]
+            wave, gain = _make(model, vector, options, seed, on_step, negative, source, last)
             waves.append(wave)
             gains.append(gain)
         similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
         best = int(np.argmax(similarities)) if len(waves) > 1 else 0
         if gains[best] < 1:
-            log.warning("what is new is too loud for full scale: all of the sound is made %.1f dB softer",
-                        -20 * np.log10(gains[best]))  # fmt: skip
+            softer = -20 * np.log10(gains[best])
+            on_note(f"what is new is too loud for full scale: all of the sound is made {softer:.1f} dB softer")
         yield Sound(waves[best], item, best, seeds[best], similarities[best], gains[best])
-
-
-def _heard(model: LatentDiffusion, options: GenerateOptions) -> GenerateOptions:
-    """One candidate instead of several where the model cannot hear which is the best, with a warning."""
-    if options.n_candidates == 1 or model.clap.hears:
-        return options
-    log.warning("one candidate is made: %s", text_only(model.folder))
-    return dataclasses.replace(options, n_candidates=1)
 
 
 def _make(
@@ -157,28 +158,29 @@ def _make(
     vector: Tensor,
     options: GenerateOptions,
     seed: int,
-    on_step: Callable[[], None] | None,
+    on_step: OnStep | None,
     negative: Tensor | None,
     source: Source | None,
-    last: bool,
+    release: bool,
 ) -> tuple[np.ndarray, float]:
-    """One wave, float32 (N,), and its gain.
+    """One wave, float32 (N,), and its gain. A transfer of strength 1 keeps only the sound's length.
 
-    A transfer of strength 1 is a generation: of the sound only its length is left.
-    ``last``: the UNet is not needed again, and need not be in memory beside the decoder and the vocoder.
+    ``release``: whether to release the UNet's memory before the decoder and the vocoder are loaded.
     """
-    unconditional = _unconditional(model, vector, options, negative)
     if source is None or (options.mode == "transfer" and options.steps_run == options.ddim_steps):
         latents = denoise(model, vector, options, seed, on_step, negative)
-    elif options.mode == "transfer":
-        latents = transfer(model, vector, unconditional, options, seed, source, on_step)
     else:
+        from .latent_diffusion import editing
         from .latent_diffusion.codec import finish_kept, vocode
 
-        mel = inpaint(model, vector, unconditional, options, seed, source, on_step)
-        if last:
-            model.release("unet")
-        return finish_kept(put_back(source, vocode(model, mel)), options.duration)
-    if last:
+        predict = _predictor(model, vector, options, negative)
+        if source.region is not None:
+            mel = editing.inpaint(model, predict, options, seed, source, source.region, on_step)
+            if release:
+                model.release("unet")
+            wave = editing.put_back(source, source.region, vocode(model, mel))
+            return finish_kept(wave, options.duration)
+        latents = editing.transfer(model, predict, options, seed, source, on_step)
+    if release:
         model.release("unet")
     return decode(model, latents, options.duration), 1.0

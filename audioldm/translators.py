@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from translator import TranslatorError, settings, zoo
+from translator import settings, zoo
 
 from . import registry
 from .checkpoints.download import cache_dir
@@ -58,31 +58,35 @@ def ways(model: LatentDiffusion, name: str = "audiocaps_cos_512") -> str:
 def find(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
     """The translator file called ``name`` (or at that path; None: the model's default) for the spaces of ``model``.
 
-    "memory" is made for any model, when it is first asked for. Raises InputError: unknown name, with the nearest
-    ones, or a translator of other spaces.
+    Raises InputError: unknown name, with the nearest ones, or a translator of other spaces.
     """
     name = model.folder.index.get("default_translator") if name is None else name
     if name is None:
         raise InputError(f"no translator from pictures to sounds comes with {model.folder.name}; {ways(model)}")
     try:
         return zoo.find(name, roots(model.folder), *model.spaces)
-    except TranslatorError as error:
-        if name == settings.MEMORY:
-            return zoo.read_entry(remember(model))
+    except InputError as error:
         way = f"; {ways(model, name)}" if settings.trainable(name) else ""
         raise InputError(f"{error}{way}") from None
 
 
+def find_or_make(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
+    """As ``find``; but a missing "memory", which suits every model, is made. Raises InputError."""
+    try:
+        return find(model, name)
+    except InputError:
+        if name != settings.MEMORY:
+            raise
+        return zoo.read_entry(make_memory(model))
+
+
 def load(model: LatentDiffusion, name: str | None = None) -> nn.Module:
-    """The translator that ``find`` finds, loaded once for the model. Raises InputError."""
-    entry = find(model, name)  # first: a wrong name is told before torch takes its seconds
+    """The translator that ``find_or_make`` returns, loaded once for the model. Raises InputError."""
+    entry = find_or_make(model, name)  # before torch is imported, which takes seconds
     if entry.path not in model.translators:
         from translator.model import load_translator
 
-        try:
-            translator = load_translator(entry.path)
-        except TranslatorError as error:
-            raise InputError(str(error)) from None
+        translator = load_translator(entry.path)
         _check_dimensions(model, entry, translator.dim)
         model.translators[entry.path] = translator
     return model.translators[entry.path]
@@ -99,7 +103,7 @@ def _check_dimensions(model: LatentDiffusion, entry: zoo.Entry, dim: int) -> Non
         )
 
 
-def remember(model: LatentDiffusion) -> Path:
+def make_memory(model: LatentDiffusion) -> Path:
     """Make the translator ``memory`` for the spaces of ``model``: both its text towers read the bundled captions.
 
     Returns its file, which the next run finds. Raises InputError.

@@ -28,13 +28,14 @@ SECONDS = 5.0
 def run(model, condition: torch.Tensor, sampler: str, eta: float, steps: int, seed: int) -> torch.Tensor:
     """Log-mel (1, 1, frames, 64) that the VAE decodes."""
     from audioldm.latent_diffusion.codec import latent_shape, to_mel
-    from audioldm.latent_diffusion.sampling import begin, denoise, draw, make_scheduler
+    from audioldm.latent_diffusion.sampling import denoise, draw, make_scheduler, predictor, upstream_generator
 
-    generator = begin(seed)
+    generator = upstream_generator(seed)
     noise = draw(latent_shape(model, SECONDS), generator)
     scheduler = make_scheduler(model.scheduler, sampler, steps)
     guidance = model.defaults.get("guidance_scale", 2.5)
-    latents = denoise(model.unet, scheduler, noise, condition, model.unconditional, guidance, generator, eta)
+    predict = predictor(model.unet, condition, model.unconditional, guidance)
+    latents = denoise(predict, scheduler, noise, generator, eta=eta)
     return to_mel(model, latents)
 
 

@@ -36,6 +36,7 @@ from translator.shards.pairs import Batch, Pairs  # noqa: E402
 from translator.shards.parquet import DIM, OK, ROW_GROUP, open_shards, schema  # noqa: E402
 from translator.shards.text_files import write_text_pair  # noqa: E402
 from translator.training import train  # noqa: E402
+from translator.training.job import Job, batch_loss  # noqa: E402
 from translator.training.mix import Mix  # noqa: E402
 
 SIZES = (100_000, 1_000_000, 5_000_000)  # rows
@@ -110,21 +111,21 @@ def text_batches(paths: Sequence[Path], read: Callable[[Path], tuple[torch.Tenso
         yield Batch(clip, clap, torch.zeros(len(clip), dtype=torch.int64))
 
 
-def jobs(wanted: Sequence[Settings]) -> list[train.Job]:
+def jobs(wanted: Sequence[Settings]) -> list[Job]:
     made = []
     for settings in wanted:
         network = Translator(settings.hidden)
-        made.append(train.Job(settings, network, torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)))
+        made.append(Job(settings, network, torch.optim.Adam(network.parameters(), lr=settings.lr, fused=True)))
     return made
 
 
-def epoch(batches: Iterator[Batch], learning: Sequence[train.Job]) -> float:
+def epoch(batches: Iterator[Batch], learning: Sequence[Job]) -> float:
     """Pairs per second of one pass; each pair counts once for each of the translators that learn from it."""
     generator, began, rows = torch.Generator(), time.perf_counter(), 0
     for batch in batches:
         rows += len(batch.clip)
         for job in learning:
-            loss = train.batch_loss(job, batch, generator)
+            loss = batch_loss(job, batch, generator)
             job.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             job.optimizer.step()

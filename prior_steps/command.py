@@ -1,4 +1,4 @@
-"""What the scripts share: their flags, and the way from flags to a run and its table."""
+"""What the scripts share: parsers, flags, and the way from flags to a run and its table."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from audioldm.commands import common
 from audioldm.errors import InputError
 from audioldm.registry import DEFAULT_MODEL
 
+from .engine.embed import TOWERS, Kind
 from .engine.run import ENGINES, report, run
 from .engine.worker import Fetcher, Job
 from .readers import Reader
@@ -19,8 +20,10 @@ def parser(module: str, description: str, example: str, needs: str = "") -> comm
     """A parser for ``python -m MODULE``.
 
     Args:
-        example: arguments that run as they are, from a checkout.
-        needs: what has to be there before, if anything.
+        module: the script.
+        description: one sentence.
+        example: arguments that work as they are, in a checkout.
+        needs: a condition for the example, if any.
     """
     name = f"python -m {module}"
     return common.Parser(
@@ -33,59 +36,49 @@ def parser(module: str, description: str, example: str, needs: str = "") -> comm
 
 
 def add_run(p: argparse.ArgumentParser, out: str) -> None:
-    """The flags of every run. ``out``: the folder where nothing else is said."""
-    p.add_argument("--out", default=out, metavar="FOLDER", help="of the run, which goes on where it was [%(default)s]")
-    p.add_argument("--limit", type=positive, metavar="N", help="rows to read [all]")
-    p.add_argument("--rows_per_shard", type=positive, metavar="N", help="[10000 captions or 1000 pictures]")
+    """Add the flags of every run; ``out`` is the default folder."""
+    p.add_argument("--out", default=out, metavar="FOLDER", help="output folder; a run in it is resumed [%(default)s]")
+    p.add_argument("--limit", type=positive, metavar="N", help="number of rows to read [all]")
+    p.add_argument("--rows_per_shard", type=positive, metavar="N", help="shard size [10000 captions or 1000 pictures]")
     add_model(p)
-    p.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="in this process, or on Ray [%(default)s]")
-    p.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster [Ray on this machine]")
-    p.add_argument("--workers", type=positive, metavar="N", help="of Ray, each with its own model [one per two cores]")
+    p.add_argument("--engine", choices=ENGINES, default=ENGINES[0], help="run in this process or on Ray [%(default)s]")
+    p.add_argument("--address", metavar="HOST:PORT", help="address of a Ray cluster [Ray on this machine]")
+    p.add_argument("--workers", type=positive, metavar="N", help="Ray workers, each with a model [one per two cores]")
 
 
 def add_fetch(p: argparse.ArgumentParser) -> None:
-    """The flags of fetching pictures from the web."""
+    """Add the flags of downloading pictures."""
     p.add_argument(
-        "--contact", metavar="MAIL", help="your mail address or web page, for the User-Agent; Wikimedia insists on it"
+        "--contact", metavar="MAIL", help="your e-mail address or web page, for the User-Agent; required by Wikimedia"
     )
-    p.add_argument(
-        "--cache", default="build/fetched", metavar="FOLDER", help="what was fetched once [%(default)s]"
-    )
-    p.add_argument("--downloads", type=positive, default=16, metavar="N", help="at once [%(default)s]")
-    p.add_argument("--per_host", type=positive, default=2, metavar="N", help="of them, from one host [%(default)s]")
-    p.add_argument(
-        "--retry", action="store_true", help="make shards again whose pictures failed in ways that may pass"
-    )
-    p.add_argument(
-        "--ignore_noai", action="store_true", help="take pictures whose server says that they are not for AI, too"
-    )
+    p.add_argument("--cache", default="build/fetched", metavar="FOLDER", help="folder of downloads [%(default)s]")
+    p.add_argument("--downloads", type=positive, default=16, metavar="N", help="simultaneous downloads [%(default)s]")
+    p.add_argument("--per_host", type=positive, default=2, metavar="N", help="the same per host [%(default)s]")
+    p.add_argument("--retry", action="store_true", help="make shards with temporarily failed pictures again")
+    p.add_argument("--ignore_noai", action="store_true", help="also use pictures whose server forbids the use for AI")
 
 
 def fetcher(args: argparse.Namespace) -> Callable[[], Fetcher]:
-    """What makes the fetcher that the flags of ``add_fetch`` describe. Raises InputError."""
-    from .engine.fetch import Fetcher, Settings
+    """A function that makes the fetcher that the flags of ``add_fetch`` describe. Raises InputError."""
+    from .engine.fetch import Settings, WebFetcher
 
     settings = Settings(
-        args.cache,
-        args.contact,
-        workers=args.downloads,
-        per_host=args.per_host,
-        honour_noai=not args.ignore_noai,
+        args.cache, args.contact, workers=args.downloads, per_host=args.per_host, honour_noai=not args.ignore_noai
     )
-    return partial(Fetcher, settings)
+    return partial(WebFetcher, settings)
 
 
 def add_model(p: argparse.ArgumentParser) -> None:
-    """The flags that say whose towers, and where they run."""
+    """Add the flags of the model and its device."""
     p.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME", help="a model of audioldm or its folder, whose CLIP and CLAP "
-        "are used [%(default)s]",
+        "--model", default=DEFAULT_MODEL, metavar="NAME",
+        help="name or folder of the audioldm model whose CLIP and CLAP are used [%(default)s]",
     )  # fmt: skip
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda [auto]")
 
 
 def positive(text: str) -> int:
-    """A whole number from 1 on, for argparse."""
+    """Parse a whole number from 1 on, for argparse."""
     try:
         number = int(text)
     except ValueError:
@@ -95,19 +88,26 @@ def positive(text: str) -> int:
     return number
 
 
-def embed(args: argparse.Namespace, reader: Reader, fetcher: Callable[[], Fetcher] | None = None, **job: object) -> int:
-    """Run what the flags of ``add_run`` say and print the table; returns the exit code. ``job``: more of a Job."""
+def embed(
+    args: argparse.Namespace,
+    reader: Reader,
+    fetcher: Callable[[], Fetcher] | None = None,
+    *,
+    kind: Kind = "text",
+    towers: tuple[str, ...] = TOWERS,
+) -> int:
+    """Embed the reader's rows as the flags of ``add_run`` say, and print the table; returns the exit code."""
     if args.engine != "ray" and (args.address or args.workers):
-        raise InputError("--address and --workers are for --engine ray")
-    settings = Job(
-        reader, model=args.model, device=args.device, fetcher=fetcher,
-        limit=args.limit, shard_rows=args.rows_per_shard, **job,
+        raise InputError("--address and --workers require --engine ray")
+    job = Job(
+        reader, kind, args.model, args.device, towers, fetcher,
+        limit=args.limit, shard_rows=args.rows_per_shard, retry=fetcher is not None and args.retry,
     )  # fmt: skip
-    folder = run(settings, args.out, engine=args.engine, address=args.address, workers=args.workers)
+    folder = run(job, args.out, engine=args.engine, address=args.address, workers=args.workers)
     print(report(folder))
     return 0
 
 
 def main(module: str, work: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
-    """Run a script's ``work`` as the commands of audioldm are run; returns the exit code."""
+    """Run a script's ``work`` with the error handling of audioldm's commands; returns the exit code."""
     return common.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])

@@ -21,6 +21,7 @@ from audioldm.inputs.vector import write_vector
 from audioldm.latent_diffusion import codec as decoding
 from audioldm.latent_diffusion import editing
 from audioldm.latent_diffusion.model import LatentDiffusion
+from audioldm.latent_diffusion.sampling import predictor
 from audioldm.options import GenerateOptions
 
 RATE = 16_000
@@ -111,7 +112,7 @@ def through_the_vae(model: LatentDiffusion, file: Path) -> tuple[np.ndarray, tor
     wave, _ = soundfile.read(file, dtype="float32")
     shape = decoding.latent_shape(model, 1.0)
     wave = wave - wave.mean()
-    padded = np.zeros(shape[2] * decoding.vae_factor(model) * 160, dtype=np.float32)
+    padded = np.zeros(shape[2] * model.sizes.factor * 160, dtype=np.float32)
     padded[:RATE] = wave * 0.5 / np.abs(wave).max()
     mel = log_mel(torch.from_numpy(padded)[None])[:, :, :-1]
     with torch.no_grad():
@@ -205,7 +206,8 @@ def inpainted(model: LatentDiffusion, file: Path, **given: object) -> tuple[torc
     options = GenerateOptions.build({"duration": 1.0, "ddim_steps": 4, "guidance_scale": 1.5, **given})
     source = editing.prepare(model, read_original(file, options.mode), options)
     vector = condition(model, read_prompt("a dog barking"))
-    return editing.inpaint(model, vector, model.unconditional, options, 5, source), source
+    predict = predictor(model.unet, vector, model.unconditional, options.guidance_scale, decoding.window(model))
+    return editing.inpaint(model, predict, options, 5, source, source.region), source
 
 
 RANGES = [

@@ -56,7 +56,7 @@ def read(wheel: zipfile.ZipFile, name: str) -> str:
 
 def test_the_wheel_holds_the_code_and_only_it(wheel: zipfile.ZipFile):
     names = {n for n in wheel.namelist() if ".dist-info/" not in n}
-    folders = (ROOT / "audioldm", ROOT / "translator")
+    folders = (ROOT / "audioldm", ROOT / "translator", ROOT / "prior_steps")
     code = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.rglob("*.py")}
     assert "audioldm/commands/generate.py" in code
     assert {n for n in names if n.endswith(".py")} == code

@@ -12,10 +12,10 @@ from audioldm.latent_diffusion.sampling import (
     add_noise,
     denoise,
     denoise_from,
+    denoise_masked,
     draw,
-    level,
     make_scheduler,
-    masked,
+    predictor,
 )
 from audioldm.latent_diffusion.windows import blend, starts
 from audioldm.options import SAMPLERS as NAMES
@@ -63,7 +63,8 @@ def run(config, sampler, steps, target=None, guidance=1.0, seed=0, **more):
     generator = torch.Generator().manual_seed(seed)
     noise = torch.randn(target.shape, generator=generator)
     scheduler = make_scheduler(config, sampler, steps)
-    return denoise(oracle, scheduler, noise, EMPTY + 1, EMPTY, guidance, generator, **more), target, oracle
+    predict = predictor(oracle, EMPTY + 1, EMPTY, guidance)
+    return denoise(predict, scheduler, noise, generator, **more), target, oracle
 
 
 @pytest.mark.parametrize("config", [AUDIOLDM, V_PREDICTION, ZERO_SNR], ids=["epsilon", "v", "zero snr"])
@@ -90,7 +91,7 @@ def test_ddim_is_that_of_diffusers_where_that_is_sound(eta: float) -> None:
     x = y = torch.randn(1, 4, 8, 8)
     for time in ours.timesteps:
         x = theirs.step(x.tanh(), time, x, eta=eta, generator=one).prev_sample
-        y = ours.step(y.tanh(), time, y, eta=eta, generator=other).prev_sample
+        y = ours.step(y.tanh(), time, y, eta, other)
     torch.testing.assert_close(x, y, rtol=1e-5, atol=1e-5 * float(x.abs().max()))
 
 
@@ -112,7 +113,8 @@ def test_eta_zero_draws_no_noise() -> None:
     before = generator.get_state()
     target = torch.zeros(1, 4, 4, 4)
     scheduler = make_scheduler(AUDIOLDM, "ddim", 5)
-    denoise(Oracle(AUDIOLDM, target), scheduler, target + 1, EMPTY, EMPTY, 1.0, generator, eta=0.0)
+    predict = predictor(Oracle(AUDIOLDM, target), EMPTY, EMPTY, 1.0)
+    denoise(predict, scheduler, target + 1, generator, eta=0.0)
     assert torch.equal(generator.get_state(), before)
 
 
@@ -126,7 +128,7 @@ def test_guidance_extrapolates_from_the_unconditional() -> None:
 
     def once(scale: float) -> torch.Tensor:
         x, scheduler = torch.zeros(1, 2, 4, 4), make_scheduler(AUDIOLDM, "ddim", 1)
-        return denoise(Net(), scheduler, x, EMPTY + 3, EMPTY + 2, scale, torch.Generator(), eta=0.0)
+        return denoise(predictor(Net(), EMPTY + 3, EMPTY + 2, scale), scheduler, x, torch.Generator(), eta=0.0)
 
     # From x = 0 a step is linear in what the network says: 2 + scale * (3 - 2).
     alone, tripled = once(1.0), once(3.0)
@@ -156,7 +158,7 @@ CONDITION = (EMPTY + 1, EMPTY, 1.0)
 def test_levels_of_noise_are_those_of_the_timesteps(config: dict, sampler: str) -> None:
     """Shares add up, fall, and are what the UNet was trained with at the timestep it is told."""
     oracle, scheduler = tools(config, sampler, 20, TARGET)
-    levels = [level(scheduler, index) for index in range(20)]
+    levels = [scheduler.level(index) for index in range(20)]
     assert all(abs(signal**2 + noise**2 - 1) < 1e-5 for signal, noise in levels)
     assert all(one[1] > other[1] for one, other in zip(levels, levels[1:], strict=False))
     for (signal, _), time in zip(levels, scheduler.timesteps, strict=True):
@@ -169,14 +171,15 @@ def test_levels_of_noise_are_those_of_the_timesteps(config: dict, sampler: str) 
 def test_a_transfer_runs_the_last_steps(sampler: str, steps: int) -> None:
     oracle, scheduler = tools(AUDIOLDM, sampler, 10, TARGET)
     start = torch.full_like(TARGET, 3.0)
-    result = denoise_from(oracle, scheduler, start, steps, *CONDITION, torch.Generator().manual_seed(0))
+    predict = predictor(oracle, *CONDITION)
+    result = denoise_from(predict, scheduler, start, steps, torch.Generator().manual_seed(0))
     assert [time for _, time, _ in oracle.calls] == [int(time) for time in scheduler.timesteps[10 - steps :]]
     if not steps:
         assert torch.equal(result, start)
         return
     noise = torch.randn(TARGET.shape, generator=torch.Generator().manual_seed(0))
     _, fresh = tools(AUDIOLDM, sampler, 10, TARGET)  # its upstream's quirk: DDIM begins one level noisier
-    signal, share = level(fresh, max(0, 10 - steps - (sampler == "ddim")))
+    signal, share = fresh.level(max(0, 10 - steps - (sampler == "ddim")))
     expected = noise if steps == 10 else signal * start + share * noise
     torch.testing.assert_close(oracle.calls[0][0], expected)
     if (sampler, steps) != ("ddim", 1):  # there, most of a whole level of noise is never taken away
@@ -193,10 +196,11 @@ def test_noise_may_come_ready() -> None:
     for noise in (iter(ready[1:]), generator.manual_seed(3)):
         first = draw(TARGET.shape, noise) if isinstance(noise, torch.Generator) else ready[0]
         oracle, scheduler = tools(AUDIOLDM, "ddim", 4, TARGET)
-        results.append((masked(oracle, scheduler, first, TARGET + 2, mask, *CONDITION, noise), oracle.calls))
+        result = denoise_masked(predictor(oracle, *CONDITION), scheduler, first, TARGET + 2, mask, noise)
+        results.append((result, oracle.calls))
     assert torch.equal(results[0][0], results[1][0])
     for index, (x, _, _) in enumerate(results[0][1]):
-        signal, share = level(scheduler, index)
+        signal, share = scheduler.level(index)
         kept = signal * (TARGET + 2) + share * ready[1 + 2 * index]
         torch.testing.assert_close(x[:, :, :2], kept[:, :, :2])
     with pytest.raises(ValueError, match="shape"):
@@ -209,7 +213,8 @@ def test_inpainting_makes_what_is_not_kept(sampler: str) -> None:
     mask[..., 3:] = 0
     oracle, scheduler = tools(AUDIOLDM, sampler, 20, TARGET)
     generator = torch.Generator().manual_seed(0)
-    result = masked(oracle, scheduler, draw(TARGET.shape, generator), TARGET, mask, *CONDITION, generator)
+    noise = draw(TARGET.shape, generator)
+    result = denoise_masked(predictor(oracle, *CONDITION), scheduler, noise, TARGET, mask, generator)
     assert (result - TARGET)[..., 3:].abs().max() < 0.2
 
 
@@ -247,7 +252,8 @@ def test_windows_see_no_more_than_they_may_and_short_latents_are_seen_whole() ->
         net, generator = Net(), torch.Generator().manual_seed(0)
         noise = draw((1, 2, length, 4), generator)
         scheduler = make_scheduler(AUDIOLDM, "dpm++", 4)
-        return denoise(net, scheduler, noise, EMPTY + 1, EMPTY, 2.0, generator, window=window), net.lengths
+        predict = predictor(net, EMPTY + 1, EMPTY, 2.0, window)
+        return denoise(predict, scheduler, noise, generator), net.lengths
 
     (whole, _), (one, _) = result(16, None), result(16, 16)
     assert torch.equal(whole, one)

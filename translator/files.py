@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -25,14 +26,14 @@ def write(path: Path, content: bytes) -> None:
 
 
 def write_new(path: Path, content: bytes) -> None:
-    """Write the new file ``path``. Raises FileExistsError if it exists, and OSError if it cannot be written."""
+    """Write the new file ``path``. Raises FileExistsError if it exists, else OSError if it cannot be written."""
     with writing(path, replace=False) as file:
         file.write(content)
 
 
 @contextmanager
 def writing(path: Path, *, replace: bool = True, sync: bool = False) -> Iterator[BinaryIO]:
-    """Open a temporary file that takes the name ``path`` when the block ends; it is removed if the block fails.
+    """Open a temporary file that takes the name ``path`` when the block ends; a failure removes it.
 
     Args:
         path: its folder is made if it does not exist.
@@ -69,7 +70,7 @@ def _take_new_name(part: Path, path: Path) -> None:
 
 @contextmanager
 def writing_folder(path: Path) -> Iterator[Path]:
-    """Make a temporary folder that takes the name ``path`` when the block ends; it is removed if the block fails.
+    """Make a temporary folder that takes the name ``path`` when the block ends; a failure removes it.
 
     Raises OSError, also if ``path`` is a file or a folder that is not empty.
     """
@@ -99,6 +100,9 @@ def lock(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[No
             raise
         on_wait()
         held.acquire(timeout=-1)
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # a file system without locks
+            raise
     try:
         yield
     finally:

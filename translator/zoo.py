@@ -1,7 +1,7 @@
-"""Translators on disk: ``<root>/<space>/<name>.safetensors``, found by name for a pair of spaces.
+"""Translators on disk: ``<root>/<spaces>/<name>.safetensors``, found by name for a pair of spaces.
 
-Reads headers only (no torch). A space is named by its fingerprint, 12 hex digits over the projection weights
-of the model that spans it: vectors of one space mean nothing in another, so a translator fits one pair only.
+Reads headers only, without torch. A space is named by its fingerprint: 12 hex digits over the projection weights of
+the model that spans it. Vectors of one space mean nothing in another, so a translator fits one pair of spaces.
 """
 
 from __future__ import annotations
@@ -10,19 +10,24 @@ import difflib
 import json
 import os
 import re
-import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from . import InputError
 
 SPACE = re.compile(r"[0-9a-z]{1,64}")
-MAX_HEADER = 10_000_000  # bytes; a damaged file may claim any length
+PICKLES = (".pth", ".pt")
+JUDGED = "evaluation.json"  # beside translators: what ``evaluate -o`` found about them
+COLUMNS = ("name", "loss", "width", "data", "R@1")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A translator file and what its header says of it."""
+    """A translator file and the metadata in its header."""
 
     path: Path
     metadata: dict[str, str]
@@ -33,34 +38,50 @@ class Entry:
 
     @property
     def spaces(self) -> tuple[str | None, str | None]:
-        """Fingerprints of its CLIP and its CLAP space; None where the file does not say."""
+        """Fingerprints of its CLIP and its CLAP space; None where the file does not name them."""
         return self.metadata.get("clip_space"), self.metadata.get("clap_space")
 
     def fits(self, clip_space: str, clap_space: str) -> bool:
-        """Whether it leads from ``clip_space`` to ``clap_space``; a file that says nothing is believed."""
+        """Whether it translates between these spaces; a file that names none fits all."""
         return self.spaces[0] in (None, clip_space) and self.spaces[1] in (None, clap_space)
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its row of the table: values of COLUMNS, empty where unknown."""
+        data = re.sub(r"\d{4,}", lambda number: f"{int(number[0]):,}", self.metadata.get("data", ""))
+        recall = _recalls(self.path.with_name(JUDGED)).get(self.name)
+        loss = self.metadata.get("loss") or ("" if self.metadata.get("kind") == "network" else "none")
+        return self.name, loss, self.metadata.get("hidden", ""), data, "" if recall is None else f"{recall:.1%}"
+
+
+@lru_cache
+def _recalls(path: Path) -> dict[str, float]:
+    """R@1 of the translators in a folder, by name, from the evaluation there; empty if there is none."""
+    try:
+        judged = json.loads(path.read_text(encoding="utf-8"))["translators"]
+        return {name: float(found["classes"]["R@1"]["value"]) for name, found in judged.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def read_entry(path: Path) -> Entry:
-    """What the file at ``path`` says of itself; a .pth file says nothing. Raises InputError."""
+    """Read the metadata of the file at ``path``; a .pth file has none. Raises InputError."""
     if not os.path.isfile(path):
         raise InputError(f"no such translator file: {path}")
-    if path.suffix in (".pth", ".pt"):
+    if path.suffix in PICKLES:
         return Entry(path, {})
     try:
-        with open(path, "rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(min(length, MAX_HEADER)))
-            entry = Entry(path, dict(header.get("__metadata__", {})))
-        if not all(space is None or SPACE.fullmatch(space) for space in entry.spaces):  # they become names of folders
-            raise ValueError
-        return entry
-    except (OSError, struct.error, ValueError, AttributeError, TypeError):
-        raise InputError(f"{path} is not a translator file that can be read") from None
+        with safe_open(path, framework="numpy") as file:
+            entry = Entry(path, dict(file.metadata() or {}))
+    except (OSError, SafetensorError):
+        raise InputError(f"{path} is not a readable translator file") from None
+    if not all(space is None or SPACE.fullmatch(space) for space in entry.spaces):  # they become names of folders
+        raise InputError(f"{path} is not a readable translator file: it names impossible spaces")
+    return entry
 
 
 def available(root: Path) -> list[Entry]:
-    """All translators under ``root``, by space and name. Files that cannot be read are left out."""
+    """All translators under ``root``, by space and name, without files that cannot be read."""
     entries = []
     for path in sorted(root.glob("*/*.safetensors")):
         try:
@@ -71,38 +92,55 @@ def available(root: Path) -> list[Entry]:
 
 
 def find(name: str, roots: list[Path], clip_space: str, clap_space: str) -> Entry:
-    """The translator called ``name`` for this pair of spaces, or the file at the path ``name``.
+    """Find the translator called ``name`` for this pair of spaces, or the file at the path ``name``.
 
-    Raises InputError: unknown name (with the nearest ones), or it belongs to other spaces.
+    Raises InputError: the name is unknown (with the nearest names), or the translator belongs to other spaces.
     """
-    if Path(name).suffix in (".safetensors", ".pth", ".pt") or len(Path(name).parts) > 1:
+    if Path(name).suffix in (".safetensors", *PICKLES) or len(Path(name).parts) > 1:
         known = namesakes = [read_entry(Path(os.path.expanduser(name)))]
     else:
         known = [entry for root in dict.fromkeys(roots) for entry in available(root)]
         namesakes = [entry for entry in known if entry.name == name]
     if not namesakes:
         usable = sorted({entry.name for entry in known if entry.fits(clip_space, clap_space)})
-        raise InputError(f'unknown translator "{name}"{_nearest(name, usable)}')
+        raise InputError(f'unknown translator "{name}"{_suggest(name, usable)}')
     for entry in namesakes:
         if entry.fits(clip_space, clap_space):
             return entry
     clip, clap = namesakes[0].spaces
     raise InputError(
         f'the translator "{name}" leads from CLIP space {clip} to CLAP space {clap}, but this model has '
-        f"{clip_space} and {clap_space}; a translator must be trained for the model it is used with"
+        f"{clip_space} and {clap_space}; a translator works only with the model it was trained for"
     )
 
 
-UNTOLD = ("clip_space", "clap_space", "name", "captions")  # facts that a list of one model's translators need not say
+def table(entries: Iterable[Entry], default: str | None = None, missing: Mapping[str, str] | None = None) -> list[str]:
+    """Lines of a table of translators, by name.
+
+    Args:
+        entries: the translators.
+        default: name of the one that gets a star.
+        missing: further names -> why they are not among ``entries``.
+    """
+    rows = {cells[0]: cells for cells in (entry.cells for entry in entries)}
+    rows |= {name: (name, why) for name, why in (missing or {}).items() if name not in rows}
+    full = [row for row in (COLUMNS, *rows.values()) if len(row) == len(COLUMNS)]
+    widths = [max(map(len, column)) for column in zip(*full, strict=True)]
+    widths[0] = max(map(len, (COLUMNS[0], *rows)))
+    lines = []
+    for cells in (COLUMNS, *(rows[name] for name in sorted(rows))):
+        padded = "  ".join(f"{cell:{width}}" for cell, width in zip(cells, widths, strict=False))
+        lines.append(f"{'*' if cells[0] == default else ' '} {padded}".rstrip())
+    return lines
 
 
 def facts(entry: Entry) -> str:
-    """What is known of a translator, in one line."""
-    return ", ".join(f"{key} {value}" for key, value in sorted(entry.metadata.items()) if key not in UNTOLD)
+    """The known values of ``Entry.cells`` in one line."""
+    return ", ".join(f"{key} {value}" for key, value in zip(COLUMNS[1:], entry.cells[1:], strict=True) if value)
 
 
-def _nearest(name: str, known: list[str]) -> str:
+def _suggest(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f"; there is {', '.join(known)}" if known else "; this model has none"
+    return f"; available: {', '.join(known)}" if known else "; this model has none"

@@ -12,7 +12,6 @@ fine.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -23,6 +22,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from translator import files
 
 from ..errors import InputError
 from .published import UPSTREAM
@@ -165,26 +166,20 @@ def part_of(path: Path) -> Path:
 def _locked(part: Path) -> Iterator[Path]:
     """The file ``part``, made if need be, for this process alone until the block ends.
 
-    The lock is on the open file, not its name: whoever had to wait looks whether the name still means that file.
+    Afterwards it is removed if it is empty.
     """
-    while True:
-        with open(part, "ab") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                log.warning("waiting for another process that downloads %s", part.stem)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            except OSError:  # a file system without locks
-                log.debug("no lock on %s", part)
-            with contextlib.suppress(FileNotFoundError):
-                if os.path.samestat(os.stat(part), os.fstat(file.fileno())):
-                    try:
-                        yield part
-                    finally:
-                        if os.fstat(file.fileno()).st_size == 0:
-                            part.unlink(missing_ok=True)
-                            forget(part)
-                    return
+    waiting = f"waiting for another process that downloads {part.stem}"
+    lock = part.with_suffix(".lock")
+    with files.lock(lock, on_wait=lambda: log.warning(waiting)):
+        part.touch()
+        try:
+            yield part
+        finally:
+            if part.is_file() and part.stat().st_size == 0:
+                part.unlink()
+                forget(part)
+            with contextlib.suppress(OSError):  # Windows deletes no open file
+                lock.unlink()  # still locked: whoever waits for it sees that it is gone
 
 
 def _is_verified(path: Path, md5: str | None) -> bool:

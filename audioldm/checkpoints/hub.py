@@ -65,7 +65,6 @@ def snapshot(
     quiet = not (sys.stderr.isatty() or are_progress_bars_disabled())
     if quiet:
         disable_progress_bars()
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         there = api.model_info(repo_id, timeout=TIMEOUT).siblings or []  # unlike a list of the tree: no lengthy retries
         chosen = _choose(repo_id, (file.rfilename for file in there), files)

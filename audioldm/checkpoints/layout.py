@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,29 @@ class ModelFolder:
         for path in self.files():
             digest.update(f"{path.relative_to(self.path).as_posix()} {sha256(path)}\n".encode())
         return digest.hexdigest()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a model folder. Raises InputError."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise InputError(f"the model's file {path} is missing or damaged")
+    return content
+
+
+@contextmanager
+def reporting(path: Path) -> Iterator[None]:
+    """While the block uses what read_json returned: raise InputError if a value is missing or of the wrong type."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise InputError(f"the model's file {path} lacks something or has it wrong ({reason})") from error
 
 
 def open_folder(path: str | Path) -> ModelFolder:

@@ -6,9 +6,7 @@ initialises at random what it then overwrites, and prints.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import is_zipfile
@@ -21,29 +19,6 @@ from torch.overrides import TorchFunctionMode
 from ..errors import InputError
 
 IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a model folder. Raises InputError."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        content = None
-    if not isinstance(content, dict):
-        raise InputError(f"the model's file {path} is missing or damaged")
-    return content
-
-
-@contextmanager
-def using(path: Path) -> Iterator[None]:
-    """Around the use of what read_json gave: raises InputError where values are absent or of a wrong kind."""
-    try:
-        yield
-    except InputError:
-        raise
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise InputError(f"the model's file {path} lacks something or has it wrong ({reason})") from error
 
 
 def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import email.utils
 import http.client
 import json
 import logging
@@ -275,13 +274,10 @@ def _etag(headers: Any) -> str | None:
 
 def _retry_after(value: str | None) -> float | None:
     """Seconds that a server asks to wait: a number, or until a date."""
-    if not value:
+    try:
+        return None if value is None else float(urllib3.Retry().parse_retry_after(value))
+    except urllib3.exceptions.InvalidHeader:
         return None
-    if value.strip().isdecimal():
-        return float(value)
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    return None
 
 
 def _phrase(status: int) -> str:

@@ -11,46 +11,74 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from PIL import Image
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints.layout import ModelFolder, text_only
-from ..checkpoints.load import load, read_json, read_tensors, using
+from ..checkpoints.layout import ModelFolder, read_json, reporting, text_only
+from ..checkpoints.load import load, read_tensors
 from ..errors import InputError
 from .tokenizer import read_tokenizer
 
 OFFSET_POSITIONS = ("clap_text_model", "roberta", "xlm-roberta")  # number positions from pad_token_id + 1 on
 
 
-class CLAPAudioEmbeddingClassifierFreev2:
-    """CLAP's text and audio towers: words or waves -> (B, 512) unit vectors in one space, float32."""
+class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
+    """CLAP's text and audio towers: texts or waves -> (B, 512) unit vectors in one space, float32.
 
-    def __init__(self, folder: ModelFolder, device: str | torch.device = "cpu") -> None:
-        self.path, self.weights, self.folder = folder.part("clap"), folder.weights("clap"), folder
-        self.device = torch.device(device)
+    A torch Module with upstream's call: ``embed_mode`` says what ``forward`` takes, "text" or "audio". Each tower
+    becomes a submodule when it is first used.
+    """
+
+    def __init__(
+        self, folder: ModelFolder, device: str | torch.device = "cpu", embed_mode: Literal["text", "audio"] = "text"
+    ) -> None:
+        super().__init__()
+        self.folder, self.embed_mode = folder, embed_mode
+        self.path, self.weights = folder.part("clap"), folder.weights("clap")
+        self.register_buffer("_place", torch.empty(0, device=device), persistent=False)  # moves with .to()
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        return self._place.device
 
     @property
     def hears(self) -> bool:
         """Whether there is an audio tower; the hub's AudioLDM repositories have none."""
         return self.folder.hears
 
+    def forward(self, batch: Sequence[str] | Tensor | np.ndarray) -> Tensor:
+        """As upstream: texts, or waves (B, N) at 16 kHz if ``embed_mode`` is "audio" -> (B, 1, 512) unit vectors.
+
+        Unlike upstream, no row is ever replaced by the vector of the empty text.
+        """
+        if self.embed_mode == "audio":
+            vectors = self.encode_audio(list(torch.as_tensor(batch).cpu().float().numpy()))
+        else:
+            vectors = self.encode_text([batch] if isinstance(batch, str) else list(batch))
+        return rearrange(vectors, "b d -> b 1 d")
+
+    def get_unconditional_condition(self, batchsize: int) -> Tensor:
+        """As upstream: the vector of the empty text, (batchsize, 1, 512)."""
+        return repeat(self.encode_text([""]), "1 d -> b 1 d", b=batchsize)
+
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(B, 512). What is longer than the tower's positions (RoBERTa: 512 tokens) is cut."""
-        vectors = [self._text_model(**self._tokenize(text)).text_embeds for text in texts]
+        vectors = [self._text_model(**self._inputs(text)).text_embeds for text in texts]
         return F.normalize(torch.cat(vectors), dim=-1)
 
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
-        return F.normalize(self._text_model(**self._tokenize(*texts)).text_embeds, dim=-1)
+        return F.normalize(self._text_model(**self._inputs(*texts)).text_embeds, dim=-1)
 
     @torch.inference_mode()
     def encode_tokens(self, ids: Sequence[int]) -> Tensor:
@@ -90,43 +118,46 @@ class CLAPAudioEmbeddingClassifierFreev2:
     def _config(self) -> Any:
         from transformers.models.clap.configuration_clap import ClapConfig
 
-        with using(self.path / "config.json"):
+        with reporting(self.path / "config.json"):
             config = read_json(self.path / "config.json")
             if config.get("model_type") == "clap":
                 return ClapConfig.from_dict(config)
             # A text tower of its own, whose file says 1e-12 where RoBERTa was trained with 1e-5.
             return ClapConfig(text_config={**config, "layer_norm_eps": 1e-5})
 
-    @cached_property
+    @property
     def _text_model(self) -> nn.Module:
         from transformers.models.clap.modeling_clap import ClapTextModelWithProjection
 
-        return load(
-            lambda: ClapTextModelWithProjection(self._config.text_config),
-            self.weights,
-            ("text_model.", "text_projection."),
-        ).to(self.device)
+        return self._tower("text", ClapTextModelWithProjection)
 
-    @cached_property
+    @property
     def _audio_model(self) -> nn.Module:
         from transformers.models.clap.modeling_clap import ClapAudioModelWithProjection
 
-        return load(
-            lambda: ClapAudioModelWithProjection(self._config.audio_config),
-            self.weights,
-            ("audio_model.", "audio_projection."),
-        ).to(self.device)
+        return self._tower("audio", ClapAudioModelWithProjection)
+
+    def _tower(self, kind: str, network: Callable[[Any], nn.Module]) -> nn.Module:
+        name = f"{kind}_tower"
+        if name not in self._modules:
+            config = getattr(self._config, f"{kind}_config")
+            prefixes = (f"{kind}_model.", f"{kind}_projection.")
+            self.add_module(name, load(lambda: network(config), self.weights, prefixes).to(self.device))
+        return self.get_submodule(name)
 
     @cached_property
     def _features(self) -> Any:
         from transformers.models.clap.feature_extraction_clap import ClapFeatureExtractor
 
-        with using(self.path / "preprocessor_config.json"):
+        with reporting(self.path / "preprocessor_config.json"):
             return ClapFeatureExtractor.from_dict(read_json(self.path / "preprocessor_config.json"))
 
     @cached_property
     def _tokenize(self) -> Callable[..., dict[str, Tensor]]:
-        return _tokenizer(self.folder.tokenizer, self._config.text_config, self.device)
+        return _tokenizer(self.folder.tokenizer, self._config.text_config)
+
+    def _inputs(self, *texts: str) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in self._tokenize(*texts).items()}
 
 
 class ClipEncoder:
@@ -145,7 +176,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), not normalised. What is longer than the tower's positions is cut."""
-        return torch.cat([self._text(**self._tokenize(text)) for text in texts])
+        return torch.cat([self._text(**self._inputs(text)) for text in texts])
 
     @torch.inference_mode()
     def encode_pixels_batch(self, pixels: Sequence[Tensor]) -> Tensor:
@@ -156,11 +187,11 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
-        return self._text(**self._tokenize(*texts))
+        return self._text(**self._inputs(*texts))
 
     def pixels(self, image: Image.Image) -> Tensor:
         """(3, height, width) float32 of an RGB image of any size, as the image tower takes it; on the CPU."""
-        with using(self.path / "preprocessor_config.json"):
+        with reporting(self.path / "preprocessor_config.json"):
             return torch.from_numpy(preprocess(image, self._preprocessing))
 
     @cached_property
@@ -185,13 +216,16 @@ class ClipEncoder:
     def _config(self) -> Any:
         from transformers.models.auto.configuration_auto import AutoConfig
 
-        with using(self.path / "config.json"):
+        with reporting(self.path / "config.json"):
             config = read_json(self.path / "config.json")
             return AutoConfig.for_model(config.pop("model_type"), **config)
 
     @cached_property
     def _tokenize(self) -> Callable[..., dict[str, Tensor]]:
-        return _tokenizer(self.path, self._config.text_config, self.device)
+        return _tokenizer(self.path, self._config.text_config)
+
+    def _inputs(self, *texts: str) -> dict[str, Tensor]:
+        return {name: tensor.to(self.device) for name, tensor in self._tokenize(*texts).items()}
 
     @cached_property
     def _preprocessing(self) -> dict[str, Any]:
@@ -232,7 +266,7 @@ def preprocess(image: Image.Image, settings: dict[str, Any]) -> np.ndarray:
         pixels = pixels * np.float32(settings.get("rescale_factor", 1 / 255))
     if settings.get("do_normalize", True):
         pixels = (pixels - np.float32(settings["image_mean"])) / np.float32(settings["image_std"])
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    return np.ascontiguousarray(rearrange(pixels, "h w c -> c h w"))
 
 
 def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int, int]:
@@ -243,18 +277,17 @@ def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int,
     return tuple(edge if side == min(size) else int(edge * side / min(size)) for side in size)
 
 
-def _tokenizer(path: Path, config: Any, device: torch.device) -> Callable[..., dict[str, Tensor]]:
+def _tokenizer(path: Path, config: Any) -> Callable[..., dict[str, Tensor]]:
     """A function from texts to the inputs of a text tower, padded to the longest of them."""
     tokenizer = read_tokenizer(path)
     offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
     padding = config.pad_token_id or 0  # RoBERTa counts positions by it; elsewhere the mask says it all
-    tokenizer.no_padding()
+    tokenizer.enable_padding(pad_id=padding)
     tokenizer.enable_truncation(config.max_position_embeddings - offset)
 
     def tokenize(*texts: str) -> dict[str, Tensor]:
-        rows = [torch.tensor(encoded.ids) for encoded in tokenizer.encode_batch(texts)]
-        ids = pad_sequence(rows, batch_first=True, padding_value=padding)
-        mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-        return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
+        encoded = tokenizer.encode_batch(texts)
+        ids, mask = [one.ids for one in encoded], [one.attention_mask for one in encoded]
+        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
     return tokenize

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -12,6 +14,8 @@ from ..errors import InputError
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+
+log = logging.getLogger("audioldm")
 
 
 class Parser(argparse.ArgumentParser):
@@ -28,8 +32,7 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
     """
     debug = os.environ.get(DEBUG) == "1"
     try:
-        if not debug:
-            _quiet()
+        _configure_logging(debug)
         return run()
     except InputError as error:
         print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
@@ -53,16 +56,21 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
         return FAILED
 
 
-def _quiet() -> None:
-    """Silence what libraries print; must run before they are imported."""
-    import warnings
+class _ToStderr(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        print(record.getMessage(), file=sys.stderr)
 
+
+def _configure_logging(debug: bool) -> None:
+    """Print the remarks of our modules to stderr, and nothing of the libraries; must run before these are imported."""
+    if not log.handlers:
+        log.addHandler(_ToStderr(logging.WARNING))
+    if debug:
+        return
     warnings.filterwarnings("ignore")
-    for name, value in {
-        "TRANSFORMERS_VERBOSITY": "error",
-        "DIFFUSERS_VERBOSITY": "error",
-    }.items():
-        os.environ.setdefault(name, value)
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+        os.environ.setdefault(name, "error")
 
 
 def _one_line(error: Exception) -> str:

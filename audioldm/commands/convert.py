@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..checkpoints.layout import read_json, reporting
 from ..convert import checkpoint
 from .common import Parser, command
 
@@ -20,11 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     def run() -> int:
         args = parser.parse_args(argv)
-        from ..checkpoints.load import read_json, using
-
         untold = None
         if args.config is not None:
-            with using(args.config):
+            with reporting(args.config):
                 untold = checkpoint.Untold.from_config(read_json(args.config))
         checkpoint.split(checkpoint.read(args.checkpoint))
         tokenizer = args.tokenizer or checkpoint.find_tokenizer(args.checkpoint)

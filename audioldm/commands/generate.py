@@ -157,7 +157,6 @@ def run(args: argparse.Namespace) -> int:
         vector = conditioning.condition_all(model, job.prompts, job.weights, args.translator)
         negative = conditioning.encode_prompt(model, job.negative, args.translator) if job.negative else None
         model.release("clip", "image_encoder")
-        model.frugal = True
         if args.save_embedding is not None:
             destination.write_embedding(vector[0].cpu().numpy())
         record = records.make_record(
@@ -166,7 +165,10 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
         options = job.options
         with _progress(options.steps_run * options.batchsize * options.n_candidates) as on_step:
-            for sound in generation.generate(model, vector, options, on_step, negative=negative, original=job.original):
+            sounds = generation.generate(
+                model, vector, options, on_step, negative=negative, original=job.original, frugal=True
+            )
+            for sound in sounds:
                 sound_record = records.sound_record(sound, time.perf_counter() - began)
                 path = destination.write(sound.item, sound.wave, {**record, **sound_record})
                 print(path, flush=True)
@@ -219,7 +221,7 @@ def _check(args: argparse.Namespace, model: LatentDiffusion, inputs: _Job) -> _J
     options = GenerateOptions.build(_given(args, inputs.original), model.defaults)
     check_negative(inputs.negative, options.guidance_scale)
     if args.translator is not None:
-        translators.find(model, args.translator)
+        translators.find_or_make(model, args.translator)
     if args.device != "auto":
         _ = model.device  # is it there?
     if args.translator is not None:

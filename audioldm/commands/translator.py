@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from translator import TranslatorError, zoo
+from translator import zoo
 
 from .. import registry, translators
 from ..checkpoints.download import cache_dir
+from ..checkpoints.layout import read_json, reporting
 from ..errors import InputError
 from .common import Parser, command
 
@@ -34,7 +35,7 @@ class Host:
 
     def find(self, name: str) -> zoo.Entry:
         """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
-        return translators.find(self.model, name)
+        return translators.find_or_make(self.model, name)
 
     @property
     def dim(self) -> int:
@@ -42,12 +43,10 @@ class Host:
 
     @property
     def sounds(self) -> dict[str, str]:
-        from ..checkpoints.load import read_json, using
-
         path = self.model.folder.path / "sounds.json"
         if not path.is_file():
             raise InputError(f"{self.name} does not say which sounds it knows")
-        with using(path):
+        with reporting(path):
             return {sound["name"]: sound["prompt"] for sound in read_json(path)["sounds"]}
 
     @cached_property
@@ -96,7 +95,5 @@ def _run(argv: Sequence[str] | None) -> int:
     cli.add_arguments(parser)
     try:
         return cli.run(parser.parse_args(argv), Host)
-    except TranslatorError as error:
-        raise InputError(str(error)) from None
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; pip install audioldm-vision[train] brings it") from None

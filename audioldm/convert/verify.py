@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from .. import audio
-from ..checkpoints.load import read_json
+from ..checkpoints.layout import read_json
 from ..errors import InputError
 from ..latent_diffusion import sampling
 from ..latent_diffusion.model import LatentDiffusion
@@ -62,7 +63,7 @@ def vae(model: LatentDiffusion, golden: Arrays) -> Check:
 
 def vocoder(model: LatentDiffusion, golden: Arrays) -> Check:
     """Mel (B, 64, frames) as upstream lays it out."""
-    yield "vocoder", model.vocoder(golden["mel"].transpose(1, 2)), golden["wave"][:, 0], VOCODER
+    yield "vocoder", model.vocoder(rearrange(golden["mel"], "b f t -> b t f")), golden["wave"][:, 0], VOCODER
 
 
 def text(model: LatentDiffusion, golden: dict[str, Any]) -> Check:
@@ -84,7 +85,7 @@ def clap_audio(model: LatentDiffusion, golden: Arrays) -> Check:
 
 def mel(model: LatentDiffusion, golden: Arrays) -> Check:
     """The log-mel spectrogram, of a plain wave and as upstream prepares its inputs."""
-    yield "log-mel", audio.log_mel(golden["wave_raw"])[:, 0].transpose(1, 2), golden["logmel_raw"], MEL
+    yield "log-mel", rearrange(audio.log_mel(golden["wave_raw"]), "b 1 t f -> b f t"), golden["logmel_raw"], MEL
     filterbank = golden["fbank_2p5s"]
     ours = audio.log_mel(golden["wave_2p5s"].reshape(1, -1))[0, 0, : len(filterbank)]
     yield "log-mel, of an input file", ours, filterbank, MEL
@@ -95,9 +96,8 @@ def ddim(model: LatentDiffusion, golden: Arrays) -> Check:
     condition, unconditional = golden["cond"][:, 0], golden["uncond"][:1, 0]
     for name, eta, guidance in (("eta1_g2p5", 1.0, 2.5), ("eta0_g2p5", 0.0, 2.5), ("eta1_g1", 1.0, 1.0)):
         scheduler, trajectory = _recording(model, len(golden["noise"]))
-        final = sampling.denoise(
-            model.unet, scheduler, golden["x_T"], condition, unconditional, guidance, iter(golden["noise"]), eta
-        )
+        predict = sampling.predictor(model.unet, condition, unconditional, guidance)
+        final = sampling.denoise(predict, scheduler, golden["x_T"], iter(golden["noise"]), eta=eta)
         if name == "eta1_g2p5":
             yield "DDIM, every step", torch.stack(trajectory), golden["x_each_step_eta1"], LATENTS
         yield f"DDIM, {name.replace('p', '.').replace('_g', ', guidance ')}", final, golden[f"final_{name}"], LATENTS
@@ -111,9 +111,8 @@ def transfer(model: LatentDiffusion, golden: Arrays) -> Check:
     yield "style transfer, noise added", noisy, golden["z_enc"], LATENTS
     noise = iter([golden["encode_noise"], *golden["decode_noise"]])
     scheduler = sampling.make_scheduler(model.scheduler, "ddim", STEPS)
-    ours = sampling.denoise_from(
-        model.unet, scheduler, init, steps, golden["cond"][:, 0], golden["uncond"][:1, 0], GUIDANCE, noise
-    )
+    predict = sampling.predictor(model.unet, golden["cond"][:, 0], golden["uncond"][:1, 0], GUIDANCE)
+    ours = sampling.denoise_from(predict, scheduler, init, steps, noise)
     yield "style transfer", ours, golden["samples"], LATENTS
 
 
@@ -121,10 +120,9 @@ def masked(model: LatentDiffusion, golden: Arrays) -> Check:
     """Inpainting, as the sampler leaves it."""
     pairs = zip(golden["q_noise"], golden["step_noise"], strict=True)
     scheduler = sampling.make_scheduler(model.scheduler, "ddim", len(golden["q_noise"]))
-    ours = sampling.masked(
-        model.unet, scheduler, golden["x_T"], golden["x0"], golden["mask"], golden["cond"][:, 0],
-        golden["uncond"][:1, 0], GUIDANCE, iter([noise for pair in pairs for noise in pair]),
-    )  # fmt: skip
+    predict = sampling.predictor(model.unet, golden["cond"][:, 0], golden["uncond"][:1, 0], GUIDANCE)
+    noise = iter([noise for pair in pairs for noise in pair])
+    ours = sampling.denoise_masked(predict, scheduler, golden["x_T"], golden["x0"], golden["mask"], noise)
     yield "inpainting", ours, golden["final"], LATENTS
 
 
@@ -137,12 +135,10 @@ def e2e_text_to_audio(model: LatentDiffusion, golden: dict[str, Any]) -> Check:
         latents, seed = golden[f"n{count}_latent"], int(golden[f"n{count}_seed"])
         condition = model.clap.encode_text([prompt])
         yield f"whole call, {count}: condition", condition, golden[f"n{count}_cond"][:1, 0], EMBEDDING
-        generator = sampling.begin(seed)
+        generator = sampling.upstream_generator(seed)
         scheduler = sampling.make_scheduler(model.scheduler, "ddim", steps)
-        ours = sampling.denoise(
-            model.unet, scheduler, sampling.draw(latents.shape, generator), condition.expand(count, -1),
-            model.unconditional, guidance, generator,
-        )  # fmt: skip
+        predict = sampling.predictor(model.unet, condition.expand(count, -1), model.unconditional, guidance)
+        ours = sampling.denoise(predict, scheduler, sampling.draw(latents.shape, generator), generator)
         yield f"whole call, {count}: latents", ours, latents, LATENTS
         if count == 1:
             decoded = model.vae.decode(ours / model.vae.config.scaling_factor).sample
@@ -162,7 +158,7 @@ def _recording(model: LatentDiffusion, steps: int) -> tuple[Any, list[Tensor]]:
     @functools.wraps(step)
     def recorded(*args: Any, **more: Any) -> Any:
         result = step(*args, **more)
-        trajectory.append(result.prev_sample)
+        trajectory.append(result)
         return result
 
     scheduler.step = recorded

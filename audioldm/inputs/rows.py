@@ -13,7 +13,8 @@ import json
 import logging
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 from ..errors import InputError
@@ -59,13 +60,16 @@ def is_list(prompt: str) -> bool:
     return is_list_name(path) and os.path.isfile(path)
 
 
-def read(source: str) -> Iterator[Row]:
-    """The rows of a list or folder. Raises InputError at the first: unreadable, not UTF-8, no prompt column, empty."""
+def read(source: str, on_note: Callable[[str], object] = log.warning) -> Iterator[Row]:
+    """The rows of a list or folder. Raises InputError at the first: unreadable, not UTF-8, no prompt column, empty.
+
+    ``on_note`` receives each remark for the user.
+    """
     path = os.path.expanduser(source.strip())
     if os.path.isdir(path):
         rows, what = _images(path), "image files"
     else:
-        readers = {".txt": _texts, ".csv": _table, ".jsonl": _objects}
+        readers = {".txt": _texts, ".csv": partial(_table, on_note=on_note), ".jsonl": _objects}
         rows, what = readers[os.path.splitext(path)[1].lower()](path), "prompts"
     first = next(rows, None)
     if first is None:
@@ -133,7 +137,7 @@ def _objects(path: str) -> Iterator[Row]:
             yield _row(path, number, data)
 
 
-def _table(path: str) -> Iterator[Row]:
+def _table(path: str, on_note: Callable[[str], object]) -> Iterator[Row]:
     """A table with a header; comma, semicolon or tab is what the header has most of."""
     lines = itertools.dropwhile(lambda line: not line[1].strip(), _lines(path))
     first = next(lines, None)
@@ -146,7 +150,7 @@ def _table(path: str) -> Iterator[Row]:
         raise InputError(f'{path} has no column "prompt" (nor {", ".join(PROMPT_KEYS[1:])}) in its first line')
     unknown = [name for name in header if name and name not in KEYS]
     if unknown:
-        log.warning("%s: not used: column %s", path, ", ".join(unknown).encode(errors="replace").decode())
+        on_note(f"{path}: not used: column {', '.join(unknown)}".encode(errors="replace").decode())
     for number, fields in records:
         if fields is None:
             yield _bad(number, "has a quotation mark too many or too few, or a field beyond 131072 characters")

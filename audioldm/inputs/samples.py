@@ -35,6 +35,8 @@ ARRAY = "a sound is an array (samples,), (samples, channels) or (channels, sampl
 
 log = logging.getLogger("audioldm")
 
+OnNote = Callable[[str], object]  # receives a remark for the user
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -45,19 +47,19 @@ class Samples:
     name: str
 
 
-def read_samples(source: Any, seconds: float | None = None) -> Samples:
+def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Samples:
     """Read a sound: a file's name, an open file or its bytes, an array at 16 kHz, or (rate, array).
 
-    ``seconds`` cuts what is longer. Raises InputError.
+    ``seconds`` cuts what is longer; ``on_note`` receives each remark for the user. Raises InputError.
     """
     import numpy as np
 
     if isinstance(source, str | PathLike):
-        found = _from_file(os.fsdecode(source), seconds)
+        found = _from_file(os.fsdecode(source), seconds, on_note)
     elif isinstance(source, bytes | bytearray | memoryview):
-        found = _from_bytes(bytes(source), "the sound", seconds)
+        found = _from_bytes(bytes(source), "the sound", seconds, on_note)
     elif hasattr(source, "read"):
-        found = _from_bytes(_read(source), str(getattr(source, "name", "the open file")), seconds)
+        found = _from_bytes(_read(source), str(getattr(source, "name", "the open file")), seconds, on_note)
     else:
         found = _from_array(source, seconds)
     if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
@@ -95,19 +97,19 @@ def _checked(name: str) -> str:
     return name
 
 
-def _from_file(name: str, seconds: float | None) -> Samples:
+def _from_file(name: str, seconds: float | None, on_note: OnNote) -> Samples:
     path = os.path.expanduser(_checked(name))
     try:
         if name.lower().endswith(HEADERLESS):  # libsndfile would go by that name
             with open(path, "rb") as file:
-                return _from_bytes(file.read(), name, seconds)
-        return _decoded(lambda: os.fsencode(path), lambda: open(path, "rb"), name, seconds)
+                return _from_bytes(file.read(), name, seconds, on_note)
+        return _decoded(lambda: os.fsencode(path), lambda: open(path, "rb"), name, seconds, on_note)
     except OSError as error:
         raise InputError(f"{printable(name)} cannot be read: {error.strerror}") from None
 
 
-def _from_bytes(data: bytes, name: str, seconds: float | None) -> Samples:
-    return _decoded(lambda: io.BytesIO(data), lambda: io.BytesIO(data), name, seconds)
+def _from_bytes(data: bytes, name: str, seconds: float | None, on_note: OnNote) -> Samples:
+    return _decoded(lambda: io.BytesIO(data), lambda: io.BytesIO(data), name, seconds, on_note)
 
 
 def _read(file: Any) -> bytes:
@@ -122,7 +124,7 @@ def _read(file: Any) -> bytes:
 
 
 def _decoded(
-    for_sndfile: Callable[[], Any], for_av: Callable[[], BinaryIO], name: str, seconds: float | None
+    for_sndfile: Callable[[], Any], for_av: Callable[[], BinaryIO], name: str, seconds: float | None, on_note: OnNote
 ) -> Samples:
     import soundfile
 
@@ -133,10 +135,10 @@ def _decoded(
     except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
         why = str(error).rpartition("': ")[2].rpartition(">: ")[2].strip().rstrip(".")
     with for_av() as file:
-        return _by_av(file, name, seconds, why)
+        return _by_av(file, name, seconds, why, on_note)
 
 
-def _by_av(file: BinaryIO, name: str, seconds: float | None, why: str) -> Samples:
+def _by_av(file: BinaryIO, name: str, seconds: float | None, why: str, on_note: OnNote) -> Samples:
     """The first sound track in ``file``. ``why``: the reason of libsndfile not to read it."""
     import av
     import numpy as np
@@ -171,7 +173,7 @@ def _by_av(file: BinaryIO, name: str, seconds: float | None, why: str) -> Sample
             raise InputError(f"{name} holds no sound: it has no sound track")
         raise InputError(f"{name} is not an audio file that can be read: {why}") from failure
     if failure is not None:
-        log.warning("%s is damaged after %.1f seconds; what comes before is used", name, count / rate)
+        on_note(f"{name} is damaged after {count / rate:.1f} seconds; what comes before is used")
     values = np.concatenate(parts, axis=1).T[: None if seconds is None else round(seconds * rate)]
     return Samples(np.ascontiguousarray(values, np.float32), rate, given)
 

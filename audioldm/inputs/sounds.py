@@ -12,7 +12,7 @@ import numpy as np
 from ..errors import InputError
 from ..options import MAX_DURATION
 from .names import printable
-from .samples import read_samples
+from .samples import OnNote, read_samples
 
 SHORTEST = 0.5  # seconds; a shorter sound is followed by silence
 SILENCE = 1e-4  # of full scale, -80 dB: what does not differ by more is not heard
@@ -57,46 +57,47 @@ def read_wave(source: Any, seconds: float | None = None) -> np.ndarray:
     return hear(source, seconds).wave
 
 
-def hear(source: Any, seconds: float | None = None) -> Heard:
+def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Heard:
     """Read a sound as 16 kHz mono: channels averaged; as a whole made softer if it goes beyond full scale.
 
-    Warns, in one line, of a sound in which next to nothing is heard. ``seconds`` cuts what is longer. Raises InputError
-    if it is missing, empty or no sound.
+    ``seconds`` cuts what is longer. ``on_note`` receives each remark for the user, among them that next to nothing is
+    heard in the sound. Raises InputError if it is missing, empty or no sound.
     """
     from ..audio import SAMPLE_RATE, resample
 
-    samples = read_samples(source, seconds)
+    samples = read_samples(source, seconds, on_note)
     name = printable(samples.name)
-    mono = _mixed(samples.values, name)
+    mono = _mixed(samples.values, name, on_note)
     loudest = float(np.abs(mono).max(initial=0))
     gain = 1.0 if loudest <= 1 else 1 / loudest
     if gain < 1:
         mono = mono * np.float32(gain)
-        log.warning("%s goes %.1f dB beyond full scale; all of it is made softer", name, 20 * np.log10(loudest))
+        on_note(f"{name} goes {20 * np.log10(loudest):.1f} dB beyond full scale; all of it is made softer")
     wave = resample(mono, samples.rate, SAMPLE_RATE)
     if not len(wave):  # in the file, or after resampling a few samples of a high rate
         raise InputError(f"{name} holds no sound: it is empty")
     if len(wave) < SHORT * SAMPLE_RATE:
-        seconds_long = len(mono) / samples.rate
-        log.warning("%s is only %.2g seconds long; hardly anything is heard in it", name, seconds_long)
+        on_note(f"{name} is only {len(mono) / samples.rate:.2g} seconds long; hardly anything is heard in it")
     elif np.ptp(mono) < SILENCE:
-        log.warning("%s is silent", name)
+        on_note(f"{name} is silent")
     return Heard(wave, gain, samples.name)
 
 
-def _mixed(values: np.ndarray, name: str) -> np.ndarray:
+def _mixed(values: np.ndarray, name: str, on_note: OnNote) -> np.ndarray:
     """The mean of the channels of (N, channels); where they cancel each other out, the loudest one, with a warning."""
     mono = values.mean(axis=1)
     if values.shape[1] < 2 or not len(values):
         return mono
     levels = values.std(axis=0)
     if levels.max() > SILENCE and mono.std() < CANCELLED * levels.max():
-        log.warning("%s: its channels cancel each other out (opposite phase); only the loudest is used", name)
+        on_note(f"{name}: its channels cancel each other out (opposite phase); only the loudest is used")
         return np.ascontiguousarray(values[:, int(levels.argmax())])
     return mono
 
 
-def read_original(source: Any, mode: str, duration: float | None = None) -> Original:
+def read_original(
+    source: Any, mode: str, duration: float | None = None, on_note: OnNote = log.warning
+) -> Original:
     """Read the sound to edit, whatever ``hear`` takes.
 
     ``duration``: what the user asked for, in seconds; None: all of it, which must not be more than 600 s.
@@ -106,7 +107,7 @@ def read_original(source: Any, mode: str, duration: float | None = None) -> Orig
         raise InputError(f"--mode {mode} begins with a sound: give its file with -f")
     from ..audio import SAMPLE_RATE
 
-    heard = hear(source, MAX_DURATION + 1)
+    heard = hear(source, MAX_DURATION + 1, on_note)
     if duration is None and len(heard.wave) > MAX_DURATION * SAMPLE_RATE:
         raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; -dur says how much of it to take")
     return Original(heard.name, heard.wave, heard.gain)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch import Tensor
 
 from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
 from ..errors import InputError
-from .model import LatentDiffusion
 from .windows import blend
+
+if TYPE_CHECKING:
+    from .model import LatentDiffusion
 
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
@@ -19,29 +22,23 @@ VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: what a model makes in one
 VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 25
 
 
-def vae_factor(model: LatentDiffusion) -> int:
-    """Mel frames, and bands, to one of the latents."""
-    return 2 ** (len(model.vae.config.block_out_channels) - 1)
-
-
 def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int, int]:
     """(1, C, T, F) of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
-    frames = math.ceil(round(duration * SAMPLE_RATE) / model.hop_length)
-    channels, _, multiple = model.latent_shape
-    factor = vae_factor(model)
-    length = math.ceil(frames / factor / multiple) * multiple
-    return 1, channels, length, model.vocoder.config.model_in_dim // factor
+    sizes = model.sizes
+    frames = math.ceil(round(duration * SAMPLE_RATE) / sizes.hop_length)
+    length = math.ceil(frames / sizes.factor / sizes.multiple) * sizes.multiple
+    return 1, sizes.channels, length, sizes.bands // sizes.factor
 
 
 def window(model: LatentDiffusion) -> int:
     """Latent frames that the model handles at once: those that its UNet was trained on."""
-    return model.latent_shape[1] or WINDOW
+    return model.sizes.trained_frames or WINDOW
 
 
 @torch.inference_mode()
 def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
     """Log-mel (1, 1, T * f, 64) -> mean and standard deviation (1, C, T, F) of its latents, scaled for the UNet."""
-    factor, scale = vae_factor(model), model.vae.config.scaling_factor
+    factor, scale = model.sizes.factor, model.vae.config.scaling_factor
 
     def piece(start: int, stop: int) -> Tensor:
         posterior = model.vae.encode(mel[:, :, start * factor : stop * factor]).latent_dist
@@ -61,7 +58,7 @@ def to_mel(model: LatentDiffusion, latents: Tensor) -> Tensor:
         return model.vae.decode(latents[:, :, start:stop]).sample
 
     at_once = window(model)
-    return blend(piece, latents.shape[2], at_once, at_once // 4, vae_factor(model))
+    return blend(piece, latents.shape[2], at_once, at_once // 4, model.sizes.factor)
 
 
 @torch.inference_mode()
@@ -70,7 +67,7 @@ def vocode(model: LatentDiffusion, mel: Tensor) -> Tensor:
     mel, frames = mel[:, 0], mel.shape[2]
     if frames <= VOCODER_FRAMES:
         return model.vocoder(mel)[0]
-    hop, pieces = model.hop_length, []
+    hop, pieces = model.sizes.hop_length, []
     for start in range(0, frames, VOCODER_FRAMES):
         stop = min(frames, start + VOCODER_FRAMES)
         before = max(0, start - VOCODER_CONTEXT)

@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, mel_filters
 from ..errors import InputError
-from ..options import GenerateOptions
+from . import sampling
+from .codec import encode, latent_shape, level, mel_of, splice, to_mel
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from ..inputs.sounds import Original
+    from ..options import GenerateOptions
     from .model import LatentDiffusion
+    from .sampling import Predict
 
 FADE = 4  # mel frames, 40 ms: how long what is made new takes to come in from what is kept
 
@@ -58,10 +62,7 @@ class Source:
 
 def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions) -> Source:
     """Bring ``original`` to the options' duration, cut or followed by silence, and encode it. Raises InputError."""
-    from ..audio import HOP_LENGTH
-    from .codec import encode, latent_shape, level, mel_of, vae_factor
-
-    frames = latent_shape(model, options.duration)[2] * vae_factor(model)
+    frames = latent_shape(model, options.duration)[2] * model.sizes.factor
     wave, gain, offset = level(original.wave, frames * HOP_LENGTH)
     mel = mel_of(wave).to(model.device)
     kept = region(model, options) if options.mode in ("inpaint", "superres") else None
@@ -70,76 +71,58 @@ def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions
 
 def transfer(
     model: LatentDiffusion,
-    vector: Tensor,
-    unconditional: Tensor,
+    predict: Predict,
     options: GenerateOptions,
     seed: int,
     source: Source,
-    on_step: Callable[[], None] | None = None,
+    on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Latents (1, C, T, F) of ``source`` with the last ``options.steps_run`` steps done anew for ``vector`` (1, 512).
+    """Latents (1, C, T, F) of ``source`` with the last ``options.steps_run`` steps made new.
 
-    No step: those of the source as they are.
+    0 steps return the latents of the source as they are.
     """
-    from .codec import window
-    from .sampling import clamp_runaway, denoise_from, make_scheduler
-
-    generator, clean = _begin(model, source, seed)
-    scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
-    return denoise_from(
-        model.unet, scheduler, clamp_runaway(clean), options.steps_run, vector, unconditional, options.guidance_scale,
-        generator, on_step=on_step, window=window(model),
-    )  # fmt: skip
+    generator, clean = _begin(source, seed)
+    scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
+    return sampling.denoise_from(
+        predict, scheduler, sampling.clamp_runaway(clean), options.steps_run, generator, on_step=on_step
+    )
 
 
 def inpaint(
     model: LatentDiffusion,
-    vector: Tensor,
-    unconditional: Tensor,
+    predict: Predict,
     options: GenerateOptions,
     seed: int,
     source: Source,
-    on_step: Callable[[], None] | None = None,
+    region: Region,
+    on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Log-mel (1, 1, frames, 64): ``source``'s own where it is kept, made for ``vector`` (1, 512) elsewhere."""
-    from .codec import to_mel, window
-    from .sampling import draw, make_scheduler, masked
-
-    mask, keep = source.region.mask.to(model.device), source.region.keep.to(model.device)
-    generator, clean = _begin(model, source, seed)
-    noise = draw(clean.shape, generator).to(model.device)
-    scheduler = make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
-    latents = masked(
-        model.unet, scheduler, noise, clean, mask, vector, unconditional, options.guidance_scale,
-        generator, on_step=on_step, window=window(model),
-    )  # fmt: skip
+    """Log-mel (1, 1, frames, 64): that of ``source`` where ``region`` keeps it, new elsewhere."""
+    mask, keep = region.mask.to(model.device), region.keep.to(model.device)
+    generator, clean = _begin(source, seed)
+    noise = sampling.draw(clean.shape, generator).to(model.device)
+    scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
+    latents = sampling.denoise_masked(predict, scheduler, noise, clean, mask, generator, on_step=on_step)
     made = to_mel(model, mask * clean + (1 - mask) * latents)
     return keep * source.mel + (1 - keep) * made
 
 
-def put_back(source: Source, wave: Tensor) -> Tensor:
+def put_back(source: Source, region: Region, wave: Tensor) -> Tensor:
     """The vocoder's wave with the source's own samples (N,) where they are kept, which no vocoder quite gives.
 
     As loud as the original, and with its offset.
     """
-    from .codec import splice
-
-    region = source.region
     spliced = splice(source.wave, wave[: len(source.wave)].cpu(), region.frames, region.bins)
     return spliced / source.gain + source.offset
 
 
-def _begin(model: LatentDiffusion, source: Source, seed: int) -> tuple[object, Tensor]:
+def _begin(source: Source, seed: int) -> tuple[torch.Generator, Tensor]:
     """A sound's generator, and latents drawn with it from the source's distribution.
 
-    As upstream, which draws the latents, then two numbers for its prompts (see sampling.begin), then the rest.
+    As upstream, which draws the latents, then two numbers for its prompts (see upstream_generator), then the rest.
     """
-    import torch
-
-    from .sampling import draw
-
     generator = torch.Generator("cpu").manual_seed(seed)
-    clean = source.mean + source.deviation * draw(source.mean.shape, generator).to(source.mean.device)
+    clean = source.mean + source.deviation * sampling.draw(source.mean.shape, generator).to(source.mean.device)
     torch.rand(1, generator=generator), torch.rand(1, generator=generator)
     return generator, clean
 
@@ -151,12 +134,8 @@ def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
     it are made new, but in mel and wave all is kept that is outside of it. Inside, along time, the original fades out
     over 40 ms, so that nothing begins at once. Raises InputError if nothing is to be made new.
     """
-    import torch
-
-    from .codec import latent_shape, vae_factor
-
     _, _, length, height = latent_shape(model, options.duration)
-    factor = vae_factor(model)
+    factor = model.sizes.factor
     if options.time_range is not None:
         frames = _frames(options.time_range, options.duration, length * factor)
         times = _cover(frames, factor)
@@ -184,8 +163,6 @@ def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
 
 def _frames(seconds: tuple[float, float], duration: float, count: int) -> tuple[int, int]:
     """The mel frames of a time in seconds; with the sound's end, all to the end."""
-    from ..audio import FRAMES_PER_SECOND
-
     start, stop = seconds
     stop = count if stop >= duration else min(count, math.ceil(round(stop * FRAMES_PER_SECOND, 6)))
     return math.floor(round(start * FRAMES_PER_SECOND, 6)), stop
@@ -193,15 +170,11 @@ def _frames(seconds: tuple[float, float], duration: float, count: int) -> tuple[
 
 def _middles(count: int) -> np.ndarray:
     """The middles of the mel bands, in Hz."""
-    from ..audio import mel_filters
-
     filters = mel_filters(count).double().numpy()
     return (filters @ _bin_frequencies()) / filters.sum(axis=1).clip(min=1e-12)
 
 
 def _bin_frequencies() -> np.ndarray:
-    from ..audio import N_FFT, SAMPLE_RATE
-
     return np.linspace(0, SAMPLE_RATE / 2, N_FFT // 2 + 1)
 
 
@@ -219,8 +192,6 @@ def _bins(bands: tuple[int, int], middles: np.ndarray) -> Tensor:
 
     The border is half-way between the middles of two bands.
     """
-    import torch
-
     if bands[0] >= bands[1]:
         return torch.ones(len(_bin_frequencies()))
     borders = np.concatenate([[-np.inf], (middles[1:] + middles[:-1]) / 2, [np.inf]])
@@ -243,8 +214,6 @@ def _fade(start: int, stop: int, count: int) -> Tensor:
 
     Where nothing is before or after, there is nothing to fade from.
     """
-    import torch
-
     place = torch.arange(start, stop, dtype=torch.float32)
     before = (place - start + 1) if start > 0 else torch.full_like(place, math.inf)
     after = (stop - place) if stop < count else torch.full_like(place, math.inf)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import logging
 import math
 import re
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, text_only
+from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, read_json, reporting, text_only
 from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
 
@@ -35,6 +36,18 @@ CLIP_FILES = (
 log = logging.getLogger("audioldm")
 
 
+@dataclass(frozen=True)
+class Sizes:
+    """What a model's configs say about sizes."""
+
+    channels: int  # of the latents
+    trained_frames: int | None  # latent frames that the UNet was trained on; None: its config does not say
+    multiple: int  # the UNet takes only multiples of so many latent frames
+    factor: int  # mel frames, and mel bands, for each one of the latents
+    bands: int  # of the mel
+    hop_length: int  # samples for each mel frame
+
+
 class LatentDiffusion:
     """The parts: unet, vae, vocoder, scheduler, clap, clip, image_encoder, unconditional, known_sounds.
 
@@ -45,7 +58,6 @@ class LatentDiffusion:
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
             raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
         self.folder = folder
-        self.frugal = False  # whether a part may be forgotten after its last use in a run: for who makes one run only
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self._wanted_device = device
 
@@ -83,29 +95,28 @@ class LatentDiffusion:
         return self._load("unet", lambda _: UNet2DConditionModel.from_config(dict(self._unet_config)))
 
     @cached_property
-    def latent_shape(self) -> tuple[int, int | None, int]:
-        """Channels of the latents, frames of those that the UNet was trained on (None: it does not say), and the
-        number of which their frames must be a multiple. The UNet itself is not read for it."""
-        from ..checkpoints.load import using
-
-        with using(self.folder.part("unet") / "config.json"):
-            size, halvings = self._unet_config.get("sample_size"), len(self._unet_config["block_out_channels"]) - 1
-            # (frames, bands), or a number that does not say which
-            return int(self._unet_config["in_channels"]), int(size[0]) if isinstance(size, list) else None, 2**halvings
+    def sizes(self) -> Sizes:
+        """Sizes of the latents and of the mel. Only configs are read for them, no weights."""
+        unet, vae, vocoder = self._unet_config, self._config("vae"), self._config("vocoder")
+        with reporting(self.folder.part("unet") / "config.json"):
+            frames = unet.get("sample_size")  # (frames, bands), or a number that does not say which
+            channels, halvings = int(unet["in_channels"]), len(unet["block_out_channels"]) - 1
+        with reporting(self.folder.part("vae") / "config.json"):
+            factor = 2 ** (len(vae["block_out_channels"]) - 1)
+        with reporting(self.folder.part("vocoder") / "config.json"):
+            hop = int(vocoder["hop_length"]) if "hop_length" in vocoder else math.prod(vocoder["upsample_rates"])
+            bands = int(vocoder["model_in_dim"])
+        return Sizes(channels, int(frames[0]) if isinstance(frames, list) else None, 2**halvings, factor, bands, hop)
 
     @cached_property
     def dimension(self) -> int:
         """Numbers in a condition: 512."""
-        from ..checkpoints.load import using
-
-        with using(self.folder.part("unet") / "config.json"):
+        with reporting(self.folder.part("unet") / "config.json"):
             return int(self._unet_config["projection_class_embeddings_input_dim"])
 
     @cached_property
     def _unet_config(self) -> dict[str, Any]:
-        from ..checkpoints.load import read_json
-
-        config = read_json(self.folder.part("unet") / "config.json")
+        config = self._config("unet")
         if self.folder.in_hub_layout:
             config, note = hub.corrected_unet_config(config)
             if note:
@@ -122,7 +133,7 @@ class LatentDiffusion:
     @cached_property
     def vocoder(self) -> nn.Module:
         """SpectralVocoder or AudioLDM's HiFi-GAN, as its config says: log-mel (B, frames, 64) -> waves (B, N)."""
-        if self._vocoder_config.get("_class_name") == "SpectralVocoder":
+        if self._config("vocoder").get("_class_name") == "SpectralVocoder":
             from .vocoder import SpectralVocoder
 
             return self._load("vocoder", SpectralVocoder.from_config)
@@ -132,25 +143,8 @@ class LatentDiffusion:
         return self._load("vocoder", lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)))
 
     @cached_property
-    def hop_length(self) -> int:
-        """Samples that the vocoder makes of one mel frame: 160. The vocoder itself is not read for it."""
-        from ..checkpoints.load import using
-
-        with using(self.folder.part("vocoder") / "config.json"):
-            config = self._vocoder_config
-            return int(config["hop_length"]) if "hop_length" in config else math.prod(config["upsample_rates"])
-
-    @cached_property
-    def _vocoder_config(self) -> dict[str, Any]:
-        from ..checkpoints.load import read_json
-
-        return read_json(self.folder.part("vocoder") / "config.json")
-
-    @cached_property
     def scheduler(self) -> dict[str, Any]:
         """What the UNet was trained with: betas, prediction type …; sampling.make_scheduler takes it."""
-        from ..checkpoints.load import read_json
-
         return read_json(self.folder.path / "scheduler" / "scheduler_config.json")
 
     @cached_property
@@ -203,13 +197,11 @@ class LatentDiffusion:
         mean the same; a plain number in sounds.json is the one for text. ([], None, {}) for a model that does
         not say. Raises InputError.
         """
-        from ..checkpoints.load import read_json, using
-
         path = self.folder.path / "sounds.json"
         vectors = self._references.get("sounds")
         if vectors is None or not path.is_file():
             return [], None, {}
-        with using(path):
+        with reporting(path):
             known = read_json(path)
             names = [str(sound["name"]) for sound in known["sounds"]]
             threshold = known.get("threshold", {})
@@ -238,10 +230,12 @@ class LatentDiffusion:
         path = self.folder.path / "reference.safetensors"
         return read_tensors(path) if path.is_file() else {}
 
-    def _load(self, part: str, build: Any, adapt: Any = dict) -> nn.Module:
-        from ..checkpoints.load import load, read_json, using
+    def _config(self, part: str) -> dict[str, Any]:
+        return read_json(self.folder.path / part / "config.json")
 
-        path = self.folder.path / part / "config.json"
-        with using(path):
-            config = read_json(path)
+    def _load(self, part: str, build: Any, adapt: Any = dict) -> nn.Module:
+        from ..checkpoints.load import load
+
+        with reporting(self.folder.path / part / "config.json"):
+            config = self._config(part)
             return load(lambda: build(config), self.folder.weights(part), adapt=adapt).to(self.device)

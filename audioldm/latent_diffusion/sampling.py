@@ -1,15 +1,13 @@
-"""From noise to latents: plain functions over (unet, scheduler, latents, condition, generator).
+"""From noise to latents: plain functions over a ``predict`` function and a scheduler.
 
-``denoise`` begins with noise, ``denoise_from`` with latents and noise added to them (style transfer), ``masked``
-keeps what a mask says (inpainting). All their randomness comes through ``draw``.
+``denoise`` begins with noise, ``denoise_from`` with latents and noise added to them (style transfer),
+``denoise_masked`` keeps what a mask says (inpainting). All their random numbers come from ``draw``.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +15,13 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .windows import blend
 
-# Where noise comes from: a generator on the CPU, so that devices agree, or tensors that are ready, to be taken
-# in the order in which they would have been drawn (so another program's noise can be replayed).
+# Where noise comes from: a generator on the CPU, so that all devices agree, or ready tensors in the order in which
+# they would have been drawn (to replay the noise of another program).
 Noise = torch.Generator | Iterator[Tensor]
+# (latents (B, C, T, F), timestep) -> what the network predicts for them, guidance included.
+Predict = Callable[[Tensor, Tensor], Tensor]
 
-# What the UNet was trained with, which every sampler takes over from the model's scheduler_config.json.
+# What the UNet was trained with; every sampler takes these from the model's scheduler_config.json.
 TRAINED_WITH = (
     "num_train_timesteps",
     "beta_start",
@@ -33,22 +33,22 @@ TRAINED_WITH = (
 )
 
 
-def draw(shape: Sequence[int], generator: Noise) -> Tensor:
-    """Standard normal noise of that shape, on the CPU: drawn from a generator, or the next of ready tensors."""
-    if isinstance(generator, torch.Generator):
-        return torch.randn(tuple(shape), generator=generator)
-    noise = next(generator)
-    if noise.shape != tuple(shape):
-        raise ValueError(f"noise of shape {tuple(noise.shape)} where {tuple(shape)} is needed")
-    return noise
+def draw(shape: Sequence[int], noise: Noise) -> Tensor:
+    """Standard normal noise of that shape, on the CPU: drawn from a generator, or the next ready tensor."""
+    if isinstance(noise, torch.Generator):
+        return torch.randn(tuple(shape), generator=noise)
+    ready = next(noise)
+    if ready.shape != tuple(shape):
+        raise ValueError(f"noise of shape {tuple(ready.shape)} where {tuple(shape)} is needed")
+    return ready
 
 
-def begin(seed: int) -> torch.Generator:
-    """The generator of one sound's noise, where upstream's has come to when it draws the first noise of one text.
+def upstream_generator(seed: int) -> torch.Generator:
+    """The generator of one sound's noise, in the state in which upstream draws the first noise of one text.
 
-    Upstream encodes a silence of 10 s for nothing, which draws the noise of its latents, and then draws a number
-    for each of two copies of the prompt, to leave it out by chance. None of that is done here, but drawn, so that
-    the same seed gives upstream's own sound (with --sampler ddim, one sound and one candidate).
+    Before that, upstream encodes 10 s of silence, which draws noise for its latents, and draws one number for each of
+    two copies of the prompt, to drop it at random. None of this is done here, but the numbers are drawn, so that the
+    same seed gives upstream's own sound (with --sampler ddim, one sound and one candidate).
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     torch.randn(1, 8, 256, 16, generator=generator)
@@ -56,30 +56,47 @@ def begin(seed: int) -> torch.Generator:
     return generator
 
 
-def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Any:
-    """The scheduler ``sampler`` (see SAMPLERS) for ``steps`` steps of a UNet trained as ``config`` says.
+class Scheduler(Protocol):
+    """The steps of one run, from nearly full noise to none. It holds the run's state."""
 
-    It has timesteps, falling from nearly full noise, and step(); it holds the state of one run.
-    """
+    timesteps: Tensor  # falling
+    lag: int  # denoise_from adds the noise of this many steps before the first that is run
+
+    def begin(self, index: int) -> None:
+        """Prepare for the step ``index``, from 0, the noisiest."""
+
+    def level(self, index: int) -> tuple[float, float]:
+        """Shares of signal and of noise (their squares sum to 1) before step ``index``."""
+
+    def step(self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, noise: Noise) -> Tensor:
+        """The latents (B, C, T, F) after one step, less noisy."""
+
+
+def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Scheduler:
+    """The scheduler ``sampler`` (one of SAMPLERS) with ``steps`` steps for a UNet trained as ``config`` says."""
     trained = {name: config[name] for name in TRAINED_WITH if name in config}
     return SAMPLERS[sampler](trained, config, steps)
 
 
 class DDIM:
-    """DDIM (arXiv 2010.02502) for any number of steps, with diffusers' levels of noise and interface.
+    """DDIM (arXiv 2010.02502) for any number of steps, with the noise levels of diffusers.
 
     diffusers' own DDIMScheduler steps to ``t - 1000 // steps``, which is the next timestep only if the steps
     divide 1000; its "trailing" timesteps are one too many for some numbers (61, 103 …); at zero terminal SNR
     with eta 1 it takes roots of rounding errors below zero. Upstream makes 8 steps of 7 and fails at 501.
     """
 
+    lag = 1  # upstream's off-by-one in style transfer, kept for equal results
+
     def __init__(self, trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> None:
         from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
         self.alphas = DDIMScheduler(**trained).alphas_cumprod  # squares of the signal's share
-        self.predicts = trained.get("prediction_type", "epsilon")
-        if self.predicts not in ("epsilon", "v_prediction"):
-            raise InputError(f"DDIM cannot use a network that predicts {self.predicts}; --sampler unipc may")
+        self.prediction_type = trained.get("prediction_type", "epsilon")
+        if self.prediction_type not in ("epsilon", "v_prediction"):
+            raise InputError(
+                f"DDIM cannot use a network that predicts {self.prediction_type}; try --sampler unipc"
+            )
         last = 1.0 if config.get("set_alpha_to_one", True) else float(self.alphas[0])
         total = len(self.alphas)
         leading = config.get("timestep_spacing", "leading") == "leading"
@@ -90,175 +107,88 @@ class DDIM:
             times = [round(total * i / steps) - 1 for i in range(steps, 0, -1)]
         self.timesteps = torch.tensor(times)
         levels = [float(self.alphas[time]) for time in times] + [last]
-        self.levels = [(level**0.5, (1 - level) ** 0.5) for level in levels]  # shares of signal and noise
+        self._levels = [(level**0.5, (1 - level) ** 0.5) for level in levels]
         self._next = dict(zip(times, zip(levels[:-1], levels[1:], strict=True), strict=True))
 
-    def set_begin_index(self, index: int) -> None:
-        """There as with diffusers' schedulers; here a step's timestep is enough."""
+    def begin(self, index: int) -> None:
+        """Nothing to prepare: the timestep of a step is enough."""
 
-    def step(
-        self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, generator: Noise
-    ) -> Any:
-        """One step; ``prev_sample`` of what it returns is less noisy."""
+    def level(self, index: int) -> tuple[float, float]:
+        return self._levels[index]
+
+    def step(self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, noise: Noise) -> Tensor:
+        """``eta``: 0 (no new noise) to 1."""
         now, then = self._next[int(timestep)]
-        signal, noise = now**0.5, (1 - now) ** 0.5
-        if self.predicts == "v_prediction":
-            sample, noise_in_it = signal * latents - noise * predicted, signal * predicted + noise * latents
+        signal, share = now**0.5, (1 - now) ** 0.5
+        if self.prediction_type == "v_prediction":
+            sample, noise_in_it = signal * latents - share * predicted, signal * predicted + share * latents
         else:
-            sample, noise_in_it = (latents - noise * predicted) / signal, predicted
+            sample, noise_in_it = (latents - share * predicted) / signal, predicted
         fresh = eta * ((1 - then) / (1 - now) * (1 - now / then)) ** 0.5
         latents = then**0.5 * sample + max(0.0, 1 - then - fresh**2) ** 0.5 * noise_in_it
-        if fresh > 0:
-            latents = latents + fresh * draw(latents.shape, generator).to(latents.device)
-        return SimpleNamespace(prev_sample=latents)
+        return latents + fresh * draw(latents.shape, noise).to(latents.device) if fresh > 0 else latents
 
 
-def _dpm_solver(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Any:
+class Solver:
+    """A solver of diffusers; it draws no noise."""
+
+    lag = 0
+
+    def __init__(self, scheduler: Any, steps: int) -> None:
+        scheduler.set_timesteps(steps)
+        self._scheduler, self.timesteps = scheduler, scheduler.timesteps
+        self.begin(0)  # otherwise it looks up the first timestep, which Karras' levels may contain twice
+
+    def begin(self, index: int) -> None:
+        self._scheduler.set_begin_index(index)
+
+    def level(self, index: int) -> tuple[float, float]:
+        sigma = float(self._scheduler.sigmas[index])  # noise over signal
+        signal = (1 + sigma**2) ** -0.5
+        return signal, sigma * signal
+
+    def step(self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, noise: Noise) -> Tensor:
+        return self._scheduler.step(predicted, timestep, latents).prev_sample
+
+
+def _dpm_solver(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Solver:
     """DPM-Solver++ of second order (arXiv 2211.01095), even over Karras' noise levels (arXiv 2206.00364)."""
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     # At zero terminal SNR noise has no highest level, and Karras would spend most steps near infinity.
     karras = not trained.get("rescale_betas_zero_snr", False)
     spacing = _spacing(trained, steps)
-    return _begun(
+    return Solver(
         DPMSolverMultistepScheduler(**trained, use_karras_sigmas=karras, timestep_spacing=spacing), steps
     )
 
 
-def _unipc(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Any:
+def _unipc(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Solver:
     """UniPC of second order (arXiv 2302.04867), evenly over time."""
     from diffusers.schedulers.scheduling_unipc_multistep import UniPCMultistepScheduler
 
-    return _begun(UniPCMultistepScheduler(**trained, timestep_spacing=_spacing(trained, steps)), steps)
+    return Solver(UniPCMultistepScheduler(**trained, timestep_spacing=_spacing(trained, steps)), steps)
 
 
 def _spacing(trained: Mapping[str, Any], steps: int) -> str:
-    """diffusers' "linspace" repeats timesteps if all are taken, "trailing" one too many for some numbers."""
+    """diffusers' "linspace" repeats timesteps if all are taken, "trailing" has one too many for some numbers."""
     return "trailing" if steps == trained.get("num_train_timesteps", 1000) else "linspace"
 
 
-def _begun(scheduler: Any, steps: int) -> Any:
-    scheduler.set_timesteps(steps)
-    scheduler.set_begin_index(0)  # else it looks up the first timestep, which Karras' levels may have twice
-    return scheduler
+SAMPLERS: dict[str, Callable[..., Scheduler]] = {"ddim": DDIM, "dpm++": _dpm_solver, "unipc": _unipc}
 
 
-SAMPLERS = {"ddim": DDIM, "dpm++": _dpm_solver, "unipc": _unipc}
-
-
-def level(scheduler: Any, index: int) -> tuple[float, float]:
-    """Shares of signal and of noise (their squares add up to 1) before step ``index``, from 0, the noisiest."""
-    if isinstance(scheduler, DDIM):
-        return scheduler.levels[index]
-    sigma = float(scheduler.sigmas[index])  # noise over signal
-    signal = (1 + sigma**2) ** -0.5
-    return signal, sigma * signal
-
-
-def add_noise(scheduler: Any, clean: Tensor, index: int, generator: Noise) -> Tensor:
-    """``clean`` (B, C, T, F) as noisy as before step ``index``; one draw."""
-    signal, noise = level(scheduler, index)
-    return signal * clean + noise * draw(clean.shape, generator).to(clean.device)
-
-
-def clamp_runaway(latents: Tensor) -> Tensor:
-    """Latents that have run away (beyond ±100) clipped to ±10, as upstream does; others as they are."""
-    return latents.clamp(-10, 10) if latents.abs().max() > 100 else latents
-
-
-def denoise(
-    unet: nn.Module,
-    scheduler: Any,
-    latents: Tensor,
-    condition: Tensor,
-    unconditional: Tensor,
-    guidance_scale: float,
-    generator: Noise,
-    eta: float = 1.0,
-    on_step: Callable[[], None] | None = None,
-    window: int | None = None,
-) -> Tensor:
-    """Denoise ``latents`` (B, C, T, F), standard normal, under ``condition`` (B, 512) -> (B, C, T, F).
+def predictor(
+    unet: nn.Module, condition: Tensor, unconditional: Tensor, guidance_scale: float, window: int | None = None
+) -> Predict:
+    """What ``unet`` predicts under ``condition`` (B, 512), with classifier-free guidance.
 
     Args:
-        scheduler: from make_scheduler; it holds the state of one run.
-        unconditional: (1, 512), the condition of no prompt, or of what shall not be heard.
+        unconditional: (1, 512), the condition of no prompt, or of the prompt to avoid.
         guidance_scale: of e = e_unconditional + scale * (e_condition - e_unconditional); 1 skips the former.
-        generator: for the noise of each step, if the sampler has any: see Noise.
-        eta: of DDIM, 0 (no noise) to 1; upstream 1.
-        on_step: called after each step.
         window: latent frames that the UNet may see at once; longer latents are predicted in windows that
             overlap by half, and blended at each step. None: no limit.
     """
-    predict = _predictor(unet, condition, unconditional, guidance_scale, window)
-    return _run(predict, scheduler, latents, generator, eta, on_step)
-
-
-def denoise_from(
-    unet: nn.Module,
-    scheduler: Any,
-    clean: Tensor,
-    steps: int,
-    condition: Tensor,
-    unconditional: Tensor,
-    guidance_scale: float,
-    generator: Noise,
-    eta: float = 1.0,
-    on_step: Callable[[], None] | None = None,
-    window: int | None = None,
-) -> Tensor:
-    """Add noise to ``clean`` (B, C, T, F) and run the last ``steps`` of the scheduler's steps (style transfer).
-
-    0 steps return ``clean``; all of them begin with noise alone. In between, DDIM adds as much noise as there
-    is one step before the first that is run, because upstream does; other samplers add what that step expects.
-    Draws: the noise added, then that of each step. Other arguments are those of ``denoise``.
-    """
-    start = len(scheduler.timesteps) - steps
-    if not 0 <= start <= len(scheduler.timesteps):
-        raise ValueError(f"{steps} of {len(scheduler.timesteps)} steps")
-    if not steps:
-        return clean
-    if not start:
-        latents = draw(clean.shape, generator).to(clean.device)
-    else:
-        latents = add_noise(scheduler, clean, start - isinstance(scheduler, DDIM), generator)
-    predict = _predictor(unet, condition, unconditional, guidance_scale, window)
-    return _run(predict, scheduler, latents, generator, eta, on_step, start)
-
-
-def masked(
-    unet: nn.Module,
-    scheduler: Any,
-    latents: Tensor,
-    clean: Tensor,
-    mask: Tensor,
-    condition: Tensor,
-    unconditional: Tensor,
-    guidance_scale: float,
-    generator: Noise,
-    eta: float = 1.0,
-    on_step: Callable[[], None] | None = None,
-    window: int | None = None,
-) -> Tensor:
-    """Denoise ``latents`` (B, C, T, F), standard normal, where ``mask`` (1, 1, T, F) is 0 (inpainting).
-
-    Before each step, what is under 1 is replaced by ``clean`` (B, C, T, F) with fresh noise of that step's
-    level, so that the rest fits to it (RePaint, arXiv 2201.09865, without its jumps back). After the last step
-    it is not replaced: that is left to the caller, as upstream leaves it. Draws at each step: the noise on
-    ``clean``, then the step's own. Other arguments are those of ``denoise``.
-    """
-
-    def keep(index: int, latents: Tensor) -> Tensor:
-        return mask * add_noise(scheduler, clean, index, generator) + (1 - mask) * latents
-
-    predict = _predictor(unet, condition, unconditional, guidance_scale, window)
-    return _run(predict, scheduler, latents, generator, eta, on_step, before_step=keep)
-
-
-def _predictor(
-    unet: nn.Module, condition: Tensor, unconditional: Tensor, guidance_scale: float, window: int | None
-) -> Callable[[Tensor, Tensor], Tensor]:
-    """A function (latents (B, C, T, F), timestep) -> what the UNet predicts for them, with guidance."""
     guided = guidance_scale != 1
     labels = torch.cat([unconditional.expand_as(condition), condition]) if guided else condition
 
@@ -280,27 +210,82 @@ def _predictor(
     return predict_windows
 
 
+def clamp_runaway(latents: Tensor) -> Tensor:
+    """Clip latents that have run away (beyond ±100) to ±10, as upstream does; leave others as they are."""
+    return latents.clamp(-10, 10) if latents.abs().max() > 100 else latents
+
+
+def add_noise(scheduler: Scheduler, clean: Tensor, index: int, noise: Noise) -> Tensor:
+    """``clean`` (B, C, T, F) as noisy as before step ``index``; one draw."""
+    signal, share = scheduler.level(index)
+    return signal * clean + share * draw(clean.shape, noise).to(clean.device)
+
+
 @torch.inference_mode()
-def _run(
-    predict: Callable[[Tensor, Tensor], Tensor],
-    scheduler: Any,
+def denoise(
+    predict: Predict,
+    scheduler: Scheduler,
     latents: Tensor,
-    generator: Noise,
-    eta: float,
-    on_step: Callable[[], None] | None,
+    noise: Noise,
+    *,
+    eta: float = 1.0,
+    on_step: Callable[[], object] | None = None,
     start: int = 0,
     before_step: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """The scheduler's steps from ``start`` on; ``before_step`` (index, latents) may change the latents."""
-    if start:
-        scheduler.set_begin_index(start)
-    takes = inspect.signature(scheduler.step).parameters  # solvers of differential equations draw no noise
-    noise = {name: value for name, value in (("generator", generator), ("eta", eta)) if name in takes}
+    """Denoise ``latents`` (B, C, T, F), standard normal unless ``start`` is above 0.
+
+    Args:
+        noise: for the noise of each step, if the sampler adds any.
+        eta: of DDIM, 0 (no noise) to 1; upstream 1.
+        on_step: called after each step.
+        start: the first step to run.
+        before_step: (index, latents) -> latents, called before each step.
+    """
+    scheduler.begin(start)
     for index, timestep in enumerate(scheduler.timesteps[start:], start):
         if before_step:
             latents = before_step(index, latents)
         predicted = predict(latents, timestep.to(latents.device))
-        latents = scheduler.step(predicted, timestep, latents, **noise).prev_sample
+        latents = scheduler.step(predicted, timestep, latents, eta, noise)
         if on_step:
             on_step()
     return latents
+
+
+def denoise_from(
+    predict: Predict, scheduler: Scheduler, clean: Tensor, steps: int, noise: Noise, **more: Any
+) -> Tensor:
+    """Add noise to ``clean`` (B, C, T, F) and run the last ``steps`` steps of the scheduler (style transfer).
+
+    0 steps return ``clean``; all steps begin with noise alone. In between, the noise added is that of the first step
+    that is run, or, as upstream does with DDIM, of the one before. Draws: the noise added, then that of each step.
+    ``more``: eta and on_step of ``denoise``.
+    """
+    start = len(scheduler.timesteps) - steps
+    if not 0 <= start <= len(scheduler.timesteps):
+        raise ValueError(f"{steps} of {len(scheduler.timesteps)} steps")
+    if not steps:
+        return clean
+    if not start:
+        latents = draw(clean.shape, noise).to(clean.device)
+    else:
+        latents = add_noise(scheduler, clean, start - scheduler.lag, noise)
+    return denoise(predict, scheduler, latents, noise, start=start, **more)
+
+
+def denoise_masked(
+    predict: Predict, scheduler: Scheduler, latents: Tensor, clean: Tensor, mask: Tensor, noise: Noise, **more: Any
+) -> Tensor:
+    """Denoise ``latents`` (B, C, T, F), standard normal, where ``mask`` (1, 1, T, F) is 0 (inpainting).
+
+    Before each step, latents under 1 are replaced by ``clean`` (B, C, T, F) with fresh noise of that step's level, so
+    that the rest fits to it (RePaint, arXiv 2201.09865, without its jumps back). After the last step they are not
+    replaced; upstream leaves that to the caller too. Draws at each step: the noise on ``clean``, then the step's own.
+    ``more``: eta and on_step of ``denoise``.
+    """
+
+    def keep(index: int, latents: Tensor) -> Tensor:
+        return mask * add_noise(scheduler, clean, index, noise) + (1 - mask) * latents
+
+    return denoise(predict, scheduler, latents, noise, before_step=keep, **more)

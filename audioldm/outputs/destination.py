@@ -41,6 +41,13 @@ def check_folder(folder: Path) -> tuple[Path, ...]:
     return made
 
 
+def remove_empty(folders: Sequence[Path]) -> None:
+    """Remove those of ``folders``, the deepest first, that are empty."""
+    for folder in folders:
+        with contextlib.suppress(OSError):  # not empty
+            folder.rmdir()
+
+
 @dataclasses.dataclass(frozen=True)
 class Destination:
     """Where the sounds of one run go: into ``folder`` under a name of time and prompt, or to ``file``.
@@ -86,7 +93,7 @@ class Destination:
         try:
             made = (*check_folder(path.parent), *made)
         except InputError:
-            dataclasses.replace(destination, made=made).__exit__()
+            remove_empty(made)
             raise
         return dataclasses.replace(destination, embedding=path, made=made)
 
@@ -94,9 +101,7 @@ class Destination:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for folder in self.made:
-            with contextlib.suppress(OSError):  # not empty
-                folder.rmdir()
+        remove_empty(self.made)
 
     def write_embedding(self, vector: np.ndarray) -> Path | None:
         """Write the condition, float32 (512,), where the plan says, whole or not at all. Raises InputError."""

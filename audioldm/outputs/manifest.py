@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
 import os
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from translator import files
+
 from ..errors import InputError
-from .destination import Destination, check_folder
+from .destination import check_folder, remove_empty
 
 NAME = "manifest.jsonl"
+LOCK = ".manifest.lock"
 FIELDS = ("id", "prompt", "status", "error", "warning", "files", "seed", "model", "translator", "seconds", "key")
 
 
@@ -27,15 +29,15 @@ class Manifest:
         self.path = self.folder / NAME
         self._done: dict[str, dict[tuple[str, ...], None]] = {}  # by key, the files of each time it was made
         self._made = check_folder(self.folder)
+        self._resources = ExitStack()
         try:
-            self._file = open(self.path, "a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"another run is writing to {self.folder}; wait for it, or -s names another") from None
+            self._resources.enter_context(files.lock(self.folder / LOCK))
+            self._file = self._resources.enter_context(open(self.path, "a+b"))
+        except files.Timeout:
+            text = f"another run is writing to {self.folder}; wait for it, or choose another folder with -s"
+            raise InputError(text) from None
         except OSError as error:
-            if hasattr(self, "_file") and error.errno in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                self._read()  # a file system without locks
-                return
+            self._resources.close()
             raise InputError(f"cannot write {self.path}: {error.strerror}") from None
         self._read()
 
@@ -84,8 +86,11 @@ class Manifest:
 
     def __exit__(self, *_: object) -> None:
         empty = os.fstat(self._file.fileno()).st_size == 0
+        self._file.close()
         if empty:  # nothing came of the run: leave the disk as it was
             self.path.unlink(missing_ok=True)
-        self._file.close()
+        with suppress(OSError):  # Windows deletes no open file
+            (self.folder / LOCK).unlink(missing_ok=True)  # still locked: whoever waits for it sees that it is gone
+        self._resources.close()
         if empty:
-            Destination(self.folder, "", made=self._made).__exit__()
+            remove_empty(self._made)

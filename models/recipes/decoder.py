@@ -2,10 +2,11 @@
 
     python -m models.recipes.decoder --minutes 60
 
-Each was taught alone; here the wave that comes out of both is compared with the recording, and shown to critics. The
-latents are the encoder's, or what the UNet makes of them after noise: blurred in just the way in which generated ones
-are. Every third crop goes through the vocoder alone, so that it still speaks real spectrograms. The encoder is left as
-it is, and with it the latents that the UNet learns.
+Each was trained alone; here the wave that comes out of both is compared with the recording, and shown to critics. The
+latents are the encoder's, or what the UNet makes of them after noise, so that they are blurred as generated ones are.
+Others are generated from nothing but a sentence: no recording belongs to them, and only the critics judge the result. A
+third of the crops goes through the vocoder alone, so that it does not forget real spectrograms. The encoder does not
+change, and with it the latents that the UNet learns.
 """
 
 from __future__ import annotations
@@ -26,41 +27,69 @@ from .vae import encoded, mels, roughness
 from .vocoder import ADVERSARIAL_WEIGHT, Critics, Crops, log_mel, reconstruction, waves
 
 LATENT_FRAMES = 16  # of a training crop: 1.28 s
-DECODED, REAL = 4, 2  # crops of a batch from latents, and from real spectrograms
+DECODED, REAL, GENERATED = 3, 2, 1  # crops of a batch: from latents, real spectrograms, generated latents
 LATENT_NOISE = 0.2  # greatest share of the latents' deviation that the decoder must not mind: UNets err, too
 DENOISED_SHARE = 0.5  # of the known sounds' crops
-STEPS, VARIANTS, GUIDANCE = 20, 4, 1.5
+STEPS, VARIANTS = 20, 3
+PER_SOUND, GUIDANCE = 10, 1.5  # of the generated latents
+CRITICS_WARMUP = 300  # steps in which the new critics gain their full weight
 MEL_WEIGHT, ROUGHNESS_WEIGHT = 0.5, 1.0  # of the decoded spectrogram's own losses
 
 
-@torch.no_grad()
-def denoised(vae: AutoencoderKL) -> Tensor:
-    """Latents (N, VARIANTS, 16, 64, 8) of the known sounds' clips, noised and denoised again by the UNet; not scaled.
+class Painter:
+    """The UNet, as the sampler uses it."""
 
-    By a random 15 to 55 % of the steps: enough for its own brush, and not so much that it becomes another sound.
-    """
-    path = WORK / "denoised.pt"
+    def __init__(self, vae: AutoencoderKL) -> None:
+        self.lessons, self.steps, self.scale = Lessons(vae), scheduler(), vae.config.scaling_factor
+        self.unet = UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float().to(DEVICE).eval()
+        self.steps.set_timesteps(STEPS)
+
+    @torch.no_grad()
+    def denoise(self, x: Tensor, first: int, wanted: Tensor, guidance: float = 1.0) -> Tensor:
+        """Noisy latents (B, 16, 64, 8) at the step ``first`` -> clean ones, scaled for the VAE."""
+        for t in self.steps.timesteps[first:]:
+            with autocast():
+                answer = self.unet(x, t, None, class_labels=wanted).sample.float()
+                if guidance != 1:
+                    empty = self.lessons.empty.expand_as(wanted)
+                    without = self.unet(x, t, None, class_labels=empty).sample.float()
+                    answer = without + guidance * (answer - without)
+            x = self.steps.step(answer, t, x).prev_sample
+        return x / self.scale
+
+    @torch.no_grad()
+    def again(self, variant: int) -> Tensor:
+        """The clips' latents (N, 16, 64, 8), noised and denoised.
+
+        For a random 15 to 55 % of the steps: enough to leave the UNet's traces, and not so many that it becomes
+        another sound.
+        """
+        made = []
+        for rows in torch.arange(len(self.lessons.means)).split(16):
+            first = int(STEPS * (0.85 - 0.13 * variant - 0.13 * torch.rand(()).item()))
+            x = self.lessons.means[rows]
+            x = self.steps.add_noise(x, torch.randn_like(x), self.steps.timesteps[first])
+            made.append(self.denoise(x, first, self.lessons.condition(rows, empty=0.0)))
+        return torch.cat(made)
+
+    @torch.no_grad()
+    def generated(self) -> Tensor:
+        """Latents (20 * PER_SOUND, 16, 64, 8) made from noise and the known sounds' sentences."""
+        made = []
+        for vectors in self.lessons.said:
+            wanted = vectors[torch.arange(PER_SOUND) % len(vectors)]
+            x = torch.randn(PER_SOUND, *self.lessons.means.shape[1:], device=DEVICE)
+            made.append(self.denoise(x, 0, wanted, GUIDANCE))
+        return torch.cat(made)
+
+
+def painted(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
+    """Latents (N, VARIANTS, 16, 64, 8) of the clips, denoised again, and generated ones; computed once."""
+    path = WORK / "painted.pt"
     if not path.exists():
-        lessons, steps = Lessons(vae), scheduler()
-        unet = UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float().to(DEVICE).eval()
-        steps.set_timesteps(STEPS)
-        variants = []
-        for variant in range(VARIANTS):
-            made = []
-            for rows in torch.arange(len(lessons.means)).split(16):
-                first = int(STEPS * (0.85 - 0.1 * variant - 0.1 * torch.rand(()).item()))
-                x = lessons.means[rows]
-                x = steps.add_noise(x, torch.randn_like(x), steps.timesteps[first])
-                wanted = lessons.condition(rows, empty=0.0)
-                both = torch.cat([lessons.empty.expand_as(wanted), wanted])
-                for t in steps.timesteps[first:]:
-                    with autocast():
-                        without, following = unet(torch.cat([x, x]), t, None, class_labels=both).sample.float().chunk(2)
-                    x = steps.step(without + GUIDANCE * (following - without), t, x).prev_sample
-                made.append(x)
-            variants.append(torch.cat(made) / vae.config.scaling_factor)
-            print(f"denoised: {variant + 1} of {VARIANTS}", flush=True)
-        torch.save(torch.stack(variants, dim=1), path)
+        painter = Painter(vae)
+        again = torch.stack([painter.again(variant) for variant in range(VARIANTS)], dim=1)
+        torch.save((again, painter.generated()), path)
     return torch.load(path, weights_only=True)
 
 
@@ -70,7 +99,8 @@ class LatentCrops:
     def __init__(self, vae: AutoencoderKL) -> None:
         clips = data.clips()
         self.waves, self.mels = waves(clips, "train"), mels(clips, "train")
-        self.latents, self.again = encoded(vae, self.mels), denoised(vae)
+        self.latents = encoded(vae, self.mels)
+        self.again, self.made = painted(vae)
         names = list(data.SOUNDS)
         known = data.clips(names) + [c for c in data.clips(names, judge=True) if c.label not in data.TEN]
         self.place = {clip.path: row for row, clip in enumerate(known)}
@@ -92,6 +122,12 @@ class LatentCrops:
         error = LATENT_NOISE * self.latents.std() * torch.rand(batch, 1, 1, 1, device=DEVICE)
         return latents + error * torch.randn_like(latents), spectrograms, sounds.float()
 
+    def generated(self, batch: int) -> Tensor:
+        """(batch, 16, LATENT_FRAMES, 8) of latents without a recording."""
+        rows = torch.randint(len(self.made), (batch,)).tolist()
+        starts = torch.randint(self.made.shape[2] - LATENT_FRAMES + 1, (batch,)).tolist()
+        return torch.stack([self.made[r, :, s : s + LATENT_FRAMES] for r, s in zip(rows, starts, strict=True)])
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -108,18 +144,21 @@ def main() -> None:
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         latents, mel, wave = crops(DECODED)
+        latents = torch.cat([latents, crops.generated(GENERATED).to(DEVICE)])
         alone = real_crops(REAL, 8 * LATENT_FRAMES)
         with autocast():
             decoded = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
-            heard = torch.cat([decoded[:, 0], log_mel(alone)[:, : 8 * LATENT_FRAMES]])
-            fake = vocoder(heard)
-        decoded, fake, real = decoded.float(), fake.float(), torch.cat([wave, alone])
-        spectral, against = reconstruction(fake, real), adversary(fake, real)
+            read = log_mel(alone)[:, : 8 * LATENT_FRAMES]
+            fake = vocoder(torch.cat([decoded[:DECODED, 0], read, decoded[DECODED:, 0]])).float()
+        decoded, paired = decoded[:DECODED].float(), DECODED + REAL
+        real = torch.cat([wave, alone, crops(GENERATED)[2]])
+        spectral, against = reconstruction(fake[:paired], real[:paired]), adversary(fake, real, paired)
         level = (decoded[:, 0] - mel).abs().mean()
         rough = (roughness(decoded) - roughness(mel[:, None])).abs().mean()
         parts = {"spectral": spectral, "adversarial": against, "level": level, "rough": rough}
         own = MEL_WEIGHT * level + ROUGHNESS_WEIGHT * rough
-        return spectral + ADVERSARIAL_WEIGHT * against + own, {name: part.item() for name, part in parts.items()}
+        weight = ADVERSARIAL_WEIGHT * min(1.0, step / CRITICS_WARMUP)
+        return spectral + weight * against + own, {name: part.item() for name, part in parts.items()}
 
     both = nn.ModuleDict({"vae": vae, "vocoder": vocoder})
     fit("decoder", both, loss, steps=options.steps, minutes=options.minutes, lr=3e-4, betas=(0.8, 0.99))

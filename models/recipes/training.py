@@ -135,7 +135,8 @@ class Adversary:
         self.critics, self.matching = critics.to(DEVICE), matching
         self.optimizer = torch.optim.AdamW(critics.parameters(), lr=lr, betas=(0.8, 0.99))
 
-    def __call__(self, fake: Tensor, real: Tensor) -> Tensor:
+    def __call__(self, fake: Tensor, real: Tensor, paired: int | None = None) -> Tensor:
+        """The loss of ``fake`` (B, ...), of which the first ``paired`` (None: all) are to become their ``real``."""
         judged, truth = self.critics(fake.detach()), self.critics(real)
         verdict = sum((t[-1] - 1).square().mean() + j[-1].square().mean() for j, t in zip(judged, truth, strict=True))
         self.optimizer.zero_grad(set_to_none=True)
@@ -143,7 +144,8 @@ class Adversary:
         self.optimizer.step()
         loss = fake.new_zeros(())
         for ours, theirs in zip(self.critics(fake), truth, strict=True):
-            alike = sum((a - b.detach()).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True))
+            pairs = zip(ours[:-1], theirs[:-1], strict=True)
+            alike = sum((a[:paired] - b[:paired].detach()).abs().mean() for a, b in pairs)
             loss = loss + (ours[-1] - 1).square().mean() + self.matching * alike
         return loss / len(truth)
 

@@ -1,13 +1,12 @@
-"""Shards → the thesis's text files, muestra_0.txt and on, one for each pair: for programs that read those.
+"""Shards → the thesis's text files muestra_0.txt, muestra_1.txt …, one per pair, for programs that read those.
 
-The original joined two CSV files here, of CLIP's and CLAP's vectors; today a shard has both.
+The thesis's script of this name joined two CSV files, of CLIP's and CLAP's vectors; here a shard has both.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from audioldm.errors import InputError
-from translator import TranslatorError
+from translator.files import writing_folder
 from translator.shards.parquet import open_shards
 from translator.shards.text_files import write_text_pair
 
@@ -28,31 +27,23 @@ NEEDS = "after prior_steps.audiocaps.embedding"
 
 
 def export(shards: Sequence[str | Path], out: str | Path, limit: int | None = None) -> int:
-    """Write the pairs of ``shards`` into the new folder ``out``, whole or not at all; returns how many. 26 kB each.
+    """Write the pairs of ``shards`` (26 kB each) as the new folder ``out``, whole or not at all; returns their number.
 
-    Raises InputError: no shards; they lack CLAP's vectors; ``out`` is there; it cannot be written.
+    Raises InputError: there are no shards, they lack CLAP's vectors, or ``out`` exists or cannot be written.
     """
     out = Path(os.path.expanduser(out))
     if os.path.lexists(out):
-        raise InputError(f"{out} exists already, and nothing is overwritten")
-    try:
-        found = open_shards(shards)
-    except TranslatorError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"{out} already exists; refusing to overwrite")
+    found = open_shards(shards)
     if not found[0].clap_space:
-        raise InputError(f"{found[0].path} has no vectors of CLAP; embedding_clap adds them")
+        raise InputError(f"{found[0].path} has no CLAP vectors; run embedding_clap to add them")
     pairs = (pair for shard in found for pair in _pairs(shard.path))
     number = 0
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{out.name}-", dir=out.parent) as scratch:
-            folder = Path(scratch) / "pairs"
-            folder.mkdir()
-            with Progress("csvtotxt", limit) as progress:
-                for number, pair in enumerate(islice(pairs, limit), 1):
-                    write_text_pair(folder / f"muestra_{number - 1}.txt", *pair)
-                    progress.add(1)
-            folder.rename(out)
+        with writing_folder(out) as folder, Progress("csvtotxt", limit) as progress:
+            for number, pair in enumerate(islice(pairs, limit), 1):
+                write_text_pair(folder / f"muestra_{number - 1}.txt", *pair)
+                progress.add(1)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror}") from None
     return number
@@ -67,21 +58,21 @@ def _pairs(shard: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
 
 
 def work(argv: Sequence[str] | None) -> int:
-    """Do what the arguments say; returns the exit code. Raises InputError."""
-    p = command.parser(MODULE, "Write shards as text files, one for each pair.", "--limit 10", NEEDS)
+    """Run the command; returns the exit code. Raises InputError."""
+    p = command.parser(MODULE, "Convert shards to text files, one per pair.", "--limit 10", NEEDS)
     default = "build/embeddings/audiocaps"
-    p.add_argument("--shards", nargs="+", default=[default], metavar="PATH", help=f"files or folders [{default}]")
+    p.add_argument("--shards", nargs="+", default=[default], metavar="PATH", help=f"shards or folders [{default}]")
     p.add_argument(
-        "--out", default="build/embeddings/audiocaps_txt", metavar="FOLDER", help="a new one [%(default)s]"
+        "--out", default="build/embeddings/audiocaps_txt", metavar="FOLDER", help="new output folder [%(default)s]"
     )
-    p.add_argument("--limit", type=command.positive, metavar="N", help="pairs to write [all]")
+    p.add_argument("--limit", type=command.positive, metavar="N", help="number of pairs to write [all]")
     args = p.parse_args(argv)
     print(f"{args.out}: {export(args.shards, args.out, args.limit):,} pairs")
     return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     return command.main(MODULE, work, argv)
 
 

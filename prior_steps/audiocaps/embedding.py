@@ -13,20 +13,20 @@ MODULE = "prior_steps.audiocaps.embedding"
 
 
 def work(argv: Sequence[str] | None, module: str = MODULE, towers: tuple[str, ...] = TOWERS) -> int:
-    """Do what the arguments say; returns the exit code. Raises InputError."""
+    """Run the command; returns the exit code. Raises InputError."""
     who = " and ".join(tower.upper() for tower in towers)
     p = command.parser(module, f"Embed AudioCaps' captions with {who}.", "--limit 1000")
     p.add_argument(
         "--csv", nargs="+", metavar="FILE", help="train.csv, val.csv, test.csv, or their folder [downloaded, 4 MB]"
     )
-    p.add_argument("--splits", nargs="+", metavar="NAME", help="which of them: train, val, test [all]")
+    p.add_argument("--splits", nargs="+", metavar="NAME", help="splits to embed: train, val, test [all]")
     command.add_run(p, "build/embeddings/audiocaps")
     args = p.parse_args(argv)
     return command.embed(args, AudioCaps(args.csv, splits=args.splits), towers=towers)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     return command.main(MODULE, work, argv)
 
 

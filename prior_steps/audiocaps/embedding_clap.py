@@ -1,4 +1,4 @@
-"""CLAP's vectors for the shards of ``embedding_clip``, which are so complete. ``embedding`` does both at once."""
+"""CLAP's vectors, added to the shards of ``embedding_clip``; ``embedding`` makes both at once."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ NEEDS = "after prior_steps.audiocaps.embedding_clip"
 
 
 def work(argv: Sequence[str] | None) -> int:
-    """Do what the arguments say; returns the exit code. Raises InputError."""
+    """Run the command; returns the exit code. Raises InputError."""
     p = command.parser(MODULE, "Add CLAP's vectors to the shards that embedding_clip made.", "", NEEDS)
-    p.add_argument(
-        "--out", default="build/embeddings/audiocaps", metavar="FOLDER", help="that of embedding_clip [%(default)s]"
-    )
+    default = "build/embeddings/audiocaps"
+    p.add_argument("--out", default=default, metavar="FOLDER", help="output folder of embedding_clip [%(default)s]")
     command.add_model(p)
     args = p.parse_args(argv)
     print(report(add_clap(args.out, args.model, args.device)))
@@ -26,7 +25,7 @@ def work(argv: Sequence[str] | None) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     return command.main(MODULE, work, argv)
 
 

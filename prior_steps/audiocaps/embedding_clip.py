@@ -1,4 +1,4 @@
-"""AudioCaps' captions through CLIP's text tower; ``embedding_clap`` adds CLAP's, ``embedding`` does both at once."""
+"""AudioCaps' captions through CLIP's text tower; ``embedding_clap`` adds CLAP's, ``embedding`` makes both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MODULE = "prior_steps.audiocaps.embedding_clip"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     return command.main(MODULE, lambda argv: embedding.work(argv, MODULE, (CLIP,)), argv)
 
 

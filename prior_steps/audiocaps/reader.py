@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 from audioldm.checkpoints.download import cache_dir, download
@@ -17,7 +17,7 @@ from ..readers.rows import Row
 from ..readers.tables import open_table, table_rows
 
 COLUMNS = ("audiocap_id", "youtube_id", "start_time", "caption")
-# The paper's files, at the last commit that touched them; dataset2.0/ in the same repository is another collection.
+# The paper's files, at the last commit that changed them; dataset2.0/ in the same repository is another collection.
 COMMIT = "80fb3ade6d400d4311354a360db25da051a48cc1"
 URL = f"https://raw.githubusercontent.com/cdjkim/audiocaps/{COMMIT}/dataset/"
 SHA256 = {
@@ -28,31 +28,32 @@ SHA256 = {
 
 
 def published(splits: Iterable[str] = tuple(SHA256), folder: Path | None = None) -> list[Path]:
-    """The published CSV files of ``splits``, downloaded unless they are there and whole.
+    """The published CSV files of ``splits``; they are downloaded once.
 
     Args:
-        folder: where they are; None: ``audiocaps`` in the folder for checkpoints.
+        splits: train, val, test.
+        folder: where to keep them; None: ``audiocaps`` in the folder for checkpoints.
 
-    Raises InputError: no such split; offline, no space, not the published bytes.
+    Raises InputError: there is no such split; the download fails or is not the published file.
     """
     folder, files = folder or cache_dir() / "audiocaps", []
     for split in splits:
         if split not in SHA256:
-            raise InputError(f"AudioCaps has no split {split}, but {', '.join(SHA256)}")
+            raise InputError(f"AudioCaps has no split {split}; available: {', '.join(SHA256)}")
         check = partial(_fault, wanted=SHA256[split])
         path = download(f"{URL}{split}.csv", folder / f"{split}.csv", check=check)
-        if fault := check(path):  # download knows what it got the first time, not what it should have got
-            raise InputError(f"{path} {fault}; delete it to have it downloaded anew")
+        if fault := check(path):  # ``download`` compares with the first download, not with the published hash
+            raise InputError(f"{path} {fault}; delete it to download it again")
         files.append(path)
     return files
 
 
 def _fault(path: Path, wanted: str) -> str | None:
-    return None if sha256(path) == wanted else "is not the published file: it has another SHA-256"
+    return None if sha256(path) == wanted else "is not the published file: its SHA-256 differs"
 
 
 class AudioCaps(FileReader):
-    """Captions without pictures. The split is the file's name, the id the publisher's."""
+    """Captions without pictures. The split is the file's name; ids are the publisher's."""
 
     name = "audiocaps"
     rename = False
@@ -61,11 +62,11 @@ class AudioCaps(FileReader):
         self, sources: Sources | None = None, *, splits: Iterable[str] | None = None, cleaning: Cleaning = CLEANING
     ) -> None:
         """Args:
-            sources: CSV files, folders of them, or patterns; None: the published files, downloaded if need be.
+            sources: CSV files, folders or patterns; None: the published files, which are downloaded.
             splits: names of files without their ending, in this order; None: all, train before val before test.
-            cleaning: what is asked of a caption.
+            cleaning: the requirements on captions.
 
-        Raises InputError: no such file; not a table of AudioCaps; the download failed.
+        Raises InputError: a file is missing or not a table of AudioCaps; the download fails.
         """
         splits = None if splits is None else list(splits)
         if sources is None:
@@ -77,14 +78,14 @@ class AudioCaps(FileReader):
             by_name = {path.stem: path for path in files}
             for split in splits:
                 if split not in by_name:
-                    raise InputError(f"there is no {split}.csv, but {', '.join(path.name for path in files)}")
+                    raise InputError(f"there is no {split}.csv; available: {', '.join(path.name for path in files)}")
             files = [by_name[split] for split in splits]
         for path in files:
             open_table(path, ",", COLUMNS)
         super().__init__(files, cleaning)
 
-    @cached_property
-    def total(self) -> int:  # type: ignore[override]
+    @property
+    def total(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
         return sum(1 for path in self.files for _ in self.rows(path))
 
     def rows(self, path: Path) -> Iterator[Row]:

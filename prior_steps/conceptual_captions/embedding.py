@@ -1,7 +1,7 @@
 """Conceptual Captions' pictures through CLIP's image tower, and their captions through CLAP's text tower.
 
-https://ai.google.com/research/ConceptualCaptions/download has the .tsv files; tars in the layout of webdataset hold the
-pictures themselves.
+https://ai.google.com/research/ConceptualCaptions/download has the .tsv files; tars in webdataset's layout contain the
+pictures.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ NEEDS = "with that file of https://ai.google.com/research/ConceptualCaptions/dow
 
 
 def work(argv: Sequence[str] | None) -> int:
-    """Do what the arguments say; returns the exit code. Raises InputError."""
+    """Run the command; returns the exit code. Raises InputError."""
     about = "Embed Conceptual Captions' pictures with CLIP and their captions with CLAP."
     p = command.parser(MODULE, about, EXAMPLE, NEEDS)
-    p.add_argument("files", nargs="+", metavar="FILE", help=".tsv, .tsv.gz or .tar as published, or their folder")
+    p.add_argument("files", nargs="+", metavar="FILE", help="published .tsv, .tsv.gz or .tar files, or their folder")
     command.add_fetch(p)
     command.add_run(p, "build/embeddings/conceptual_captions")
     args = p.parse_args(argv)
-    return command.embed(args, ConceptualCaptions(args.files), command.fetcher(args), kind="image", retry=args.retry)
+    return command.embed(args, ConceptualCaptions(args.files), command.fetcher(args), kind="image")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; returns its exit code."""
     return command.main(MODULE, work, argv)
 
 

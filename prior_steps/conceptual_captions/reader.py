@@ -1,7 +1,7 @@
 """Conceptual Captions (Sharma et al., ACL 2018): pictures of the web with their cleaned alt texts, 3.3 or 12 million.
 
-As published: TSV files of caption and address. As packed by others: webdataset tars, where KEY.jpg has its caption in
-KEY.txt or KEY.json.
+They are published as TSV files of captions and URLs. Others pack them as webdataset tars, where the caption of KEY.jpg
+is in KEY.txt or KEY.json.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ from ..readers.tables import table_rows
 
 TABLES, TARS = (".tsv", ".tsv.gz"), (".tar", ".tar.gz")
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif")
-MAX_TEXT = 1 << 20  # bytes of a caption or its JSON, and of a header with the name and facts of a file
+MAX_TEXT = 1 << 20  # bytes of a caption, its JSON or the header of a file
 HEADERS = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
            tarfile.GNUTYPE_LONGLINK)  # fmt: skip
 
 
 class ConceptualCaptions(FileReader):
-    """Captions with the addresses of pictures (TSV) or the pictures themselves (tar)."""
+    """Captions with the URLs of pictures (TSV) or the pictures themselves (tar)."""
 
     name = "conceptual_captions"
     version = 2
 
     def __init__(self, sources: Sources, *, cleaning: Cleaning = CLEANING) -> None:
         """Args:
-            sources: .tsv, .tsv.gz, .tar and .tar.gz files, folders of them, or patterns.
-            cleaning: what is asked of a caption.
+            sources: .tsv, .tsv.gz, .tar and .tar.gz files, folders or patterns.
+            cleaning: the requirements on captions.
 
-        Raises InputError: no such file.
+        Raises InputError: a file is missing.
         """
         super().__init__(find_files(sources, TABLES + TARS), cleaning)
 
@@ -50,7 +50,7 @@ class ConceptualCaptions(FileReader):
 
     def _from_table(self, path: Path) -> Iterator[Row]:
         split = split_of(path)
-        # Not quoted: where a published caption begins with a quotation mark, it means one.
+        # Not quoted: quotation marks in the published captions are part of them.
         for row, fields in table_rows(Table(path, "\t", quoted=False, header=False, columns=2), self.name, split):
             if not row.error:
                 row = replace(row, caption=fields[0], url=fields[1].strip() or None)
@@ -68,10 +68,10 @@ class ConceptualCaptions(FileReader):
 
 
 class _Member(tarfile.TarInfo):
-    """A member whose header is not read where it claims to be huge: it would be in memory as a whole."""
+    """A member whose header is not read if it claims to be huge, as tarfile would load it as a whole."""
 
     @classmethod
-    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Member:
+    def frombuf(cls, buf: bytes, encoding: str, errors: str) -> _Member:  # pyright: ignore[reportIncompatibleMethodOverride]
         member = super().frombuf(buf, encoding, errors)
         if member.type in HEADERS and member.size > MAX_TEXT:
             raise tarfile.ReadError(f"the header of a file in it claims {member.size / 1e6:.1f} MB")
@@ -79,14 +79,13 @@ class _Member(tarfile.TarInfo):
 
 
 def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
-    """Key and files by ending, of files that lie next to each other in the tar; None for one that is too large."""
+    """Key and files by ending, for files next to each other in the tar; None for a file that is too large."""
     key, members = "", dict[str, bytes | None]()
     with reading(path) as file:
         try:
-            # a stream: nothing is kept of what has been read
             with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
                 for member in tar:
-                    tar.members = []  # else tarfile remembers every header
+                    tar.members = []  # pyright: ignore[reportAttributeAccessIssue]  # or it keeps every header
                     folder, _, name = member.name.rpartition("/")
                     stem, _, ending = name.partition(".")
                     if not (member.isfile() and stem):
@@ -99,14 +98,14 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
                         most = LIMITS.max_bytes if ending in PICTURES else MAX_TEXT
                         content = tar.extractfile(member) if member.size <= most else None
                         members[ending] = content.read() if content else None
-        except (tarfile.TarError, EOFError, zlib.error, RecursionError) as error:  # the last: headers upon headers
+        except (tarfile.TarError, EOFError, zlib.error, RecursionError) as error:  # RecursionError: nested headers
             raise InputError(f"cannot read {path}: {error}") from error
     if members:
         yield key.lstrip("./"), members
 
 
 def _sample(row: Row, members: dict[str, bytes | None]) -> Row:
-    """``row`` with what ``members`` hold; raises InputError with the end of a sentence on what is wrong with them."""
+    """Fill ``row`` from ``members``. Raises InputError with the end of a sentence on what is wrong with them."""
     ending = next((ending for ending in PICTURES if ending in members), None)
     if ending is None:
         raise InputError("has no picture")
@@ -128,5 +127,5 @@ def _facts(data: bytes | None) -> dict[str, Any]:
     try:
         facts = json.loads(data or b"")
     except (ValueError, RecursionError) as error:
-        raise InputError("has a .json that is none") from error
+        raise InputError("has an invalid .json") from error
     return facts if isinstance(facts, dict) else {}

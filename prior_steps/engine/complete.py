@@ -1,4 +1,4 @@
-"""CLAP's vectors for shards that have CLIP's alone: the second of the original's two steps."""
+"""CLAP's vectors for shards that have only CLIP's: the second of the thesis's two steps."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .write import Folder, read_manifest, read_shard, shards, write_shard
 def add_clap(out: str | Path, model: str = "starter", device: str = "auto") -> Folder:
     """Complete the shards of the finished run in ``out``, each in its place, whole or not at all.
 
-    Raises InputError: no such run; it is not finished; it has CLAP's vectors; it was made with another model.
+    Raises InputError: there is no such run, it is not finished, or it was made with another model.
     """
     path = Path(os.path.expanduser(out))
     manifest = read_manifest(path)
     if manifest is None:
-        raise InputError(f"{path} has no shards; embedding_clip makes them, and embedding makes both at once")
+        raise InputError(f"{path} has no shards; run embedding_clip first, or embedding for both at once")
     if not manifest.get("finished"):
-        raise InputError(f"{path} is not finished; first run again what began it")
+        raise InputError(f"{path} is not finished; rerun the command that started it")
     settings = manifest["settings"]
     embedder = Embedder(model, device, towers=(CLAP,))
     spaces = dict(zip(("clip_space", "clap_space"), embedder.model.spaces, strict=True))
     with Folder(path, {**settings, **spaces}, embedder.versions) as folder:
         if CLAP in settings["towers"]:
-            print(f"{path} has CLAP's vectors already", file=sys.stderr)
+            print(f"{path} already has CLAP's vectors", file=sys.stderr)
             return folder
         schema = shard_schema(embedder, settings["source"])
         began = time.monotonic()
@@ -49,6 +49,6 @@ def add_clap(out: str | Path, model: str = "starter", device: str = "auto") -> F
 
 
 def _complete(shard: Embedded, embedder: Embedder) -> Embedded:
-    """Of a row that CLAP fails, CLIP's vector goes, too."""
+    """Add CLAP's vectors; a row that CLAP fails loses CLIP's vector, too."""
     added = embedder([(row, None) for row in shard.rows])
     return Embedded(added.rows, shard.clip, added.clap)

@@ -1,7 +1,7 @@
 """Rows → vectors: captions and pictures in batches, through the towers of the model in use.
 
-The prompts of ``audioldm`` are encoded one by one, to the bit the same in any company. Here a batch is one pass, many
-times as fast, and a vector is the same in any company to 1e-5.
+``audioldm`` encodes prompts one by one, so that their vectors are bit-identical in any batch. Here a batch is one pass,
+which is many times as fast; a vector depends on its batch by at most 1e-5.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
     from audioldm.latent_diffusion.model import LatentDiffusion
 
-Kind = Literal["text", "image"]  # what CLIP is shown: the caption or the picture
+Kind = Literal["text", "image"]  # CLIP's input: the caption or the picture
 CLIP, CLAP = TOWERS = ("clip", "clap")
-TEXT_BATCH, IMAGE_BATCH = 128, 16  # more is not faster on a CPU
+TEXT_BATCH, IMAGE_BATCH = 128, 16  # larger ones are not faster on a CPU
 
 
 @dataclass
 class Embedded:
-    """Rows and their vectors, float32 (N, D), NaN where there is none; None: that tower was not asked."""
+    """Rows and their vectors, float32 (N, D), NaN where there is none; None for a tower that was not used."""
 
     rows: list[Row]
     clip: np.ndarray | None
@@ -35,21 +35,22 @@ class Embedded:
 
     @classmethod
     def join(cls, parts: Sequence[Embedded]) -> Embedded:
-        """One after the other."""
+        """Concatenate ``parts``."""
         vectors = [[getattr(part, tower) for part in parts] for tower in TOWERS]
         rows = [row for part in parts for row in part.rows]
         return cls(rows, *(None if some[0] is None else np.concatenate(some) for some in vectors))
 
 
 class Embedder:
-    """The towers that make pairs of ``kind``, float32, each read when it is first needed.
+    """The towers that make pairs, in float32, each loaded at first use.
 
     Args:
-        model: a name or folder, as ``--model_name`` of audioldm.
+        model: a name or folder, as for ``--model_name`` of audioldm.
         device: "auto", "cpu", "cuda" …
-        towers: which of them: ("clip", "clap") or one.
+        kind: CLIP's input.
+        towers: ("clip", "clap") or one of them.
 
-    Raises InputError, then and later: no such model or device; a damaged one.
+    Raises InputError, now and later: there is no such model or device, or the model is damaged.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Embedder:
 
     @cached_property
     def versions(self) -> dict[str, str]:
-        """Of what makes the vectors."""
+        """Versions of the libraries and the model that make the vectors."""
         from importlib.metadata import version
 
         from audioldm import __version__
@@ -72,9 +73,9 @@ class Embedder:
         return {"audioldm": __version__, "model": self.model.folder.name, **found}
 
     def prepare(self, row: Row) -> tuple[Row, Tensor | None]:
-        """The row without its picture's bytes, and the picture as CLIP takes it; for other threads than the model's.
+        """Decode a row's picture to CLIP's input, and drop its bytes; may be called from any thread.
 
-        A picture that cannot be seen is a failed row.
+        A row whose picture cannot be decoded fails.
         """
         if row.status != OK or self.kind == "text":
             return row, None
@@ -84,7 +85,7 @@ class Embedder:
 
         name = label(row.url) if row.url else "the picture"
         if row.content is None:
-            return row.failed("no_image", f"{name} did not come with the row and was not fetched"), None
+            return row.failed("no_image", f"{name} is neither in the row nor downloaded"), None
         try:
             image = decode_image(row.content, name)
         except InputError as error:
@@ -92,24 +93,23 @@ class Embedder:
         return replace(row, content=None), self.model.clip.pixels(image)
 
     def __call__(
-        self,
-        prepared: Sequence[tuple[Row, Tensor | None]],
-        on_rows: Callable[[int], object] = lambda rows: None,
+        self, prepared: Sequence[tuple[Row, Tensor | None]], on_rows: Callable[[int], object] = lambda rows: None
     ) -> Embedded:
-        """Embed what ``prepare`` gave; ``on_rows`` is told of rows as they are done. Failed rows stay as they are."""
+        """Embed what ``prepare`` returned, except failed rows; ``on_rows`` is called with numbers of done rows."""
         self._pin_precision()
         rows = [row for row, _ in prepared]
         vectors = {tower: np.full((len(rows), self.model.dimension), np.nan, np.float32) for tower in self.towers}
-        # Alike in length, for little padding; longest first, so that what needs too much memory fails at once.
+        # Sorted by length, for little padding; longest first, so that a lack of memory shows at once.
         order = sorted((i for i, row in enumerate(rows) if row.status == OK), key=lambda i: -len(rows[i].caption))
         on_rows(len(rows) - len(order))
         size = TEXT_BATCH if self.kind == "text" else IMAGE_BATCH
         for chosen in (order[i : i + size] for i in range(0, len(order), size)):
             if CLIP in vectors:
                 vectors[CLIP][chosen] = self._clip([prepared[i] for i in chosen]).cpu().numpy()
-            told = [i for i in chosen if rows[i].caption]
-            if CLAP in vectors and told:
-                vectors[CLAP][told] = self.model.clap.encode_text_batch([rows[i].caption for i in told]).cpu().numpy()
+            captioned = [i for i in chosen if rows[i].caption]
+            if CLAP in vectors and captioned:
+                captions = [rows[i].caption for i in captioned]
+                vectors[CLAP][captioned] = self.model.clap.encode_text_batch(captions).cpu().numpy()
             for i in chosen:
                 rows[i] = _checked(rows[i], [vectors[t][i] for t in vectors if t == CLIP or rows[i].caption])
             on_rows(len(chosen))
@@ -118,11 +118,11 @@ class Embedder:
     def _clip(self, prepared: Sequence[tuple[Row, Tensor | None]]) -> Tensor:
         if self.kind == "text":
             return self.model.clip.encode_text_batch([row.caption for row, _ in prepared])
-        return self.model.clip.encode_pixels_batch([pixels for _, pixels in prepared])
+        return self.model.clip.encode_pixels_batch([pixels for _, pixels in prepared if pixels is not None])
 
     @staticmethod
     def _pin_precision() -> None:
-        """GPUs would round matrix products to 10 bits; convolutions they do unasked."""
+        """Keep GPUs from rounding the inputs of matrix products and convolutions to 10 bits (TF32)."""
         import torch
 
         torch.set_float32_matmul_precision("highest")
@@ -131,14 +131,14 @@ class Embedder:
 
 def _checked(row: Row, vectors: Sequence[np.ndarray]) -> Row:
     if not all(np.isfinite(vector).all() for vector in vectors):
-        return row.failed("not_finite", "the model gives it a vector with numbers that are not finite")
+        return row.failed("not_finite", "the model gives a vector with numbers that are not finite")
     if not all(vector.any() for vector in vectors):
-        return row.failed("zero_vector", "the model gives it a vector of zeros, which has no direction")
+        return row.failed("zero_vector", "the model gives a vector of zeros, which has no direction")
     return row
 
 
 def picture_status(error: Exception) -> str:
-    """Which kind of failure an InputError of decode_image is."""
+    """The status for an InputError of decode_image."""
     from PIL import Image
 
     kinds = {Image.UnidentifiedImageError: "not_an_image", Image.DecompressionBombError: "too_large"}

@@ -1,17 +1,17 @@
-"""Pictures of rows from the web: many hosts at once, each one gently, and nothing twice.
+"""Downloads of rows' pictures: many hosts at once, few requests to each, and no URL twice.
 
-How a failure is treated:
+How failures are treated:
 
-- Tried again, after a pause that doubles or that the server asked for: 429, 5xx, a connection that broke.
-- Not remembered, so that a run with --retry asks again: those, and a name that is unknown, no answer in time, a bad
-  certificate, an address that is forbidden here, 401 and 403 (which may be about who asks).
-- Remembered for good: any other 4xx, what is no image or too large, and what its server does not want to be used
-  (X-Robots-Tag: noai or noimageai).
+- Tried again, after a pause that doubles or that the server asks for: 429, 5xx, broken connections.
+- Not cached, so that a run with --retry asks again: the above, unknown host names, timeouts, bad certificates,
+  forbidden addresses, and 401 and 403, which may depend on who asks.
+- Cached for good: any other 4xx, files that are too large or no image, and pictures whose server forbids the use for
+  AI (X-Robots-Tag: noai or noimageai).
 """
 
 from __future__ import annotations
 
-import email.utils
+import contextlib
 import random
 import re
 import threading
@@ -20,9 +20,11 @@ from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from datetime import timezone
 from pathlib import Path
 from urllib.parse import urlsplit
+
+from urllib3.exceptions import InvalidHeader
+from urllib3.util.retry import Retry
 
 from audioldm import __version__
 from audioldm.errors import InputError
@@ -38,33 +40,33 @@ FINAL = (NOAI, "not_an_image", "unusable_image", "damaged_image", "too_large", "
 NOT_FINAL = ("http_401", "http_403", "http_408", "http_425", "http_429")
 PASSING = ("unreachable", "timeout", "incomplete", "damaged", "tls", "forbidden_address")  # and http_, if not final
 AGAIN = ("incomplete", "http_408", "http_425", "http_429")  # and http_5xx
-OVERLOADED = ("http_429", "http_503")  # with these, the pause is for the whole host
+OVERLOADED = ("http_429", "http_503")  # after these, the whole host is left alone
 # foundation.wikimedia.org/wiki/Policy:Wikimedia_Foundation_User-Agent_Policy
 WIKIMEDIA = ("wikimedia.org", "wikipedia.org")
-TICK = 0.5  # seconds; how soon a pause sees that the program ends
+TICK = 0.5  # seconds; the longest that the end of the program waits for a pause
 
 _ENDING = threading.Event()
-# What atexit calls, it calls when all threads have ended. This is how concurrent.futures ends its own.
-threading._register_atexit(_ENDING.set)
+# atexit would run only after all threads have ended; concurrent.futures ends its threads in this way, too.
+threading._register_atexit(_ENDING.set)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to fetch.
+    """Settings of the downloads.
 
-    Raises InputError: a contact that is neither an address of mail nor of a page.
+    Raises InputError if the contact is neither an e-mail address nor a web page.
     """
 
     cache: str | Path  # folder
-    contact: str | None = None  # an e-mail address or a web page, for who runs the servers; Wikimedia insists
-    workers: int = 16  # downloads at once
-    per_host: int = 2  # of them, from one host; of its own for each process
+    contact: str | None = None  # e-mail address or web page for the servers' operators; Wikimedia requires one
+    workers: int = 16  # simultaneous downloads
+    per_host: int = 2  # simultaneous downloads from one host, per process
     tries: int = 4  # of one URL in a run
-    backoff_s: float = 1.0  # seconds before the second try; doubled each time, and shortened by chance to half of it
-    patience_s: float = 120.0  # the longest pause that a server may ask for; then it is left for the next run
+    backoff_s: float = 1.0  # pause before the second try; doubled each time, and randomly shortened by up to half
+    patience_s: float = 120.0  # longest pause that a server may ask for; beyond it, the URL is left to the next run
     honour_noai: bool = True
     limits: Limits = LIMITS
-    allow_private: bool | None = None  # None: as the environment says, see audioldm.fetch.download
+    allow_private: bool | None = None  # None: decided by the environment, see audioldm.inputs.web.download
 
     def __post_init__(self) -> None:
         if self.contact is not None and not re.fullmatch(r"[!-~]+@[!-~]+|https?://[!-~]+", self.contact):
@@ -76,8 +78,8 @@ class Settings:
         return f"audioldm-vision/{__version__} ({about}embeds images with their captions)"
 
 
-class Fetcher:
-    """Fetches the pictures of rows. Its threads are shared by all who call it, from any thread."""
+class WebFetcher:
+    """Downloads the pictures of rows. May be called from several threads, which share its workers."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings, self.cache = settings, Cache(settings.cache)
@@ -87,18 +89,18 @@ class Fetcher:
 
     @property
     def ignores_noai(self) -> bool:
-        """Whether pictures are taken whose server says that they are not for AI."""
+        """Whether pictures are used whose server forbids the use for AI."""
         return not self.settings.honour_noai
 
     def fetch_all(self, rows: Sequence[Row]) -> list[Row]:
-        """The same rows in the same order, each with its picture's file as ``content`` or with a failed status.
+        """Return the rows in the same order, each with its picture's file as ``content`` or with a failed status.
 
-        Rows that failed already, have no URL or have their picture pass as they are. A URL is fetched once.
+        Rows that have failed, have no URL or have their picture are unchanged. A URL is downloaded once.
 
-        Raises InputError: a URL of Wikimedia, and no contact; the cache cannot be written.
+        Raises InputError: a URL of Wikimedia without a contact; the cache cannot be written.
         """
         by_host: dict[str, deque[str]] = defaultdict(deque)
-        for url in dict.fromkeys(row.url for row in rows if _lacks_picture(row)):
+        for url in dict.fromkeys(url for row in rows if (url := _missing_url(row)) is not None):
             by_host[_host_of(url)].append(url)
         answers: dict[str, Answer] = {}
         stop = threading.Event()
@@ -111,22 +113,22 @@ class Fetcher:
             for lane in wait(lanes, return_when=FIRST_EXCEPTION).done:
                 lane.result()
         finally:
-            stop.set()  # where one lane failed, the others need not go on
-        return [_answered(row, answers[row.url]) if _lacks_picture(row) else row for row in rows]
+            stop.set()  # if one lane failed, the others can stop
+        return [_answered(row, answers[url]) if (url := _missing_url(row)) is not None else row for row in rows]
 
     def _lane(self, host: str, urls: deque[str], answers: dict[str, Answer], stop: threading.Event) -> None:
-        """Fetch one after the other what is left of ``urls``, all of one host, until there is none."""
+        """Download what is left of ``urls``, all of one host, one after the other."""
         with self._lock:
             place = self._hosts.setdefault(host, _Host(self.settings.per_host))
         while not stop.is_set():
             try:
                 url = urls.popleft()
-            except IndexError:  # the other lanes were quicker
+            except IndexError:  # taken by another lane
                 return
             answers[url] = self._known(url) or self._fetch(url, place, host, stop)
 
     def _known(self, url: str) -> Answer | None:
-        """What the cache has, if it answers what is asked now."""
+        """The cached answer, if it is valid under the current settings."""
         answer, settings = self.cache.get(url), self.settings
         if answer is None:
             return None
@@ -137,18 +139,19 @@ class Fetcher:
 
     def _fetch(self, url: str, place: _Host, host: str, stop: threading.Event) -> Answer:
         if not self.settings.contact and any(host == name or host.endswith(f".{name}") for name in WIKIMEDIA):
-            raise InputError(f"{host} asks for a contact in the User-Agent: say an e-mail address or web page of yours")
+            raise InputError(f"{host} requires a contact: give your e-mail address or web page with --contact")
         with place.slots:
-            # another thread or process may have been quicker
-            answer = self._known(url) or self._ask_until_it_answers(url, place, stop)
-        return answer
+            # another thread or process may have been faster
+            return self._known(url) or self._ask_repeatedly(url, place, stop)
 
-    def _ask_until_it_answers(self, url: str, place: _Host, stop: threading.Event) -> Answer:
-        pause, own, answer = self.settings.backoff_s, 0.0, None
+    def _ask_repeatedly(self, url: str, place: _Host, stop: threading.Event) -> Answer:
+        pause, own = self.settings.backoff_s, 0.0
+        answer: Answer | None = None
         for _ in range(self.settings.tries):
             left = max(own, place.until - time.monotonic())
             if left > self.settings.patience_s:
-                return answer or Answer(place.status, f"{label(url)} was not asked for: its server wants a long pause")
+                why = f"{label(url)} was not requested: its server asks for a long pause"
+                return answer or Answer(place.status, why)
             _sleep(left, stop)
             answer, asked_for = self._ask(url)
             if answer.status == OK or _is_final(answer.status):
@@ -159,10 +162,11 @@ class Fetcher:
             if asked_for is not None or answer.status in OVERLOADED:
                 place.hold(own, answer.status)
             pause *= 2
+        assert answer is not None  # tries is at least 1
         return answer
 
     def _ask(self, url: str) -> tuple[Answer, float | None]:
-        """One request; with the pause in seconds that the server asked for, if it did."""
+        """Send one request; returns also the pause in seconds that the server asked for, if any."""
         settings, noai = self.settings, False
 
         def look(headers: Mapping[str, str]) -> None:
@@ -193,31 +197,32 @@ class Fetcher:
 
 
 class _Host:
-    """What is known of a host: how many may ask it, and from when on."""
+    """The state of a host: free slots for requests, and until when to leave it alone."""
 
     def __init__(self, slots: int) -> None:
         self.slots = threading.BoundedSemaphore(slots)
         self.until = 0.0  # of time.monotonic
-        self.status = OK  # why it is to be left alone
+        self.status = OK  # the reason for the pause
 
     def hold(self, seconds: float, status: str) -> None:
-        """Leave the whole host alone for so long: who has had enough of one request has had enough of all."""
+        """Leave the whole host alone: a server that is overloaded by one request is overloaded for all."""
         self.until, self.status = max(self.until, time.monotonic() + seconds), status
 
 
 def _host_of(url: str) -> str:
     try:
         return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:  # what is no URL is no host's
+    except ValueError:  # not a URL
         return ""
 
 
 def _noai(url: str) -> Answer:
-    return Answer(NOAI, f"the server of {label(url)} does not want it used for AI (X-Robots-Tag)", noai=True)
+    return Answer(NOAI, f"the server of {label(url)} forbids its use for AI (X-Robots-Tag)", noai=True)
 
 
-def _lacks_picture(row: Row) -> bool:
-    return row.status == OK and row.url is not None and row.content is None
+def _missing_url(row: Row) -> str | None:
+    """The URL of the picture that ``row`` lacks; None if it lacks none."""
+    return row.url if row.status == OK and row.content is None else None
 
 
 def _answered(row: Row, answer: Answer) -> Row:
@@ -230,8 +235,8 @@ def _is_final(status: str) -> bool:
     return status in FINAL or status.startswith("http_4") and status not in NOT_FINAL
 
 
-def may_pass(status: str) -> bool:
-    """Whether a row with this status may be ok at another run."""
+def is_temporary(status: str) -> bool:
+    """Whether a row with this status may succeed in another run."""
     return status in PASSING or status.startswith("http_") and not _is_final(status)
 
 
@@ -240,21 +245,14 @@ def _is_worth_another_try(status: str) -> bool:
 
 
 def _seconds(retry_after: str | None) -> float | None:
-    """The pause that a Retry-After asks for, in seconds or with an HTTP date; None: it makes no sense."""
-    text = (retry_after or "").strip()
-    if text.isdecimal():
-        return float(text[:9])
-    try:
-        moment = email.utils.parsedate_to_datetime(text)
-    except ValueError:
-        return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=timezone.utc)
-    return max(0.0, moment.timestamp() - time.time())
+    """The pause that a Retry-After header asks for; None if it makes no sense."""
+    with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
+        return None if retry_after is None else float(Retry().parse_retry_after(retry_after))
+    return None
 
 
 def _sleep(seconds: float, stop: threading.Event) -> None:
-    """Pause; raises RuntimeError if nobody waits for the answer any more, or the program ends, as it cannot before."""
+    """Pause. Raises RuntimeError if the answer is no longer needed, or the program ends."""
     end = time.monotonic() + seconds
     while not _stopped(stop) and (left := end - time.monotonic()) > 0:
         stop.wait(min(left, TICK))

@@ -1,8 +1,7 @@
 """The engine on Ray Data: one task reads, many workers embed and write shards, here or on a cluster.
 
-A shard is what travels, with the pictures that came with its rows, and a worker writes it itself: all machines must see
-the folders by the same names. Ray hands a shard to another worker if the first one dies, and lets the reader wait while
-the workers are busy.
+Shards travel with the pictures of their rows, and the workers write them, so all machines must see the folders under
+the same names. If a worker dies, Ray gives its shard to another one. The reader waits while all workers are busy.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from .progress import Progress
 from .worker import Job, Worker
 from .write import Folder
 
-CORES = 2.0  # of a worker's model, if there are so many
+CORES = 2.0  # for each worker's model, if there are enough
 
 
 def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None, workers: int | None) -> None:
-    """Do what is left of ``job`` on the cluster at ``address``, or on this machine; see run.run."""
+    """Do what is left of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
     with _cluster(address) as ray:
         cores, gpus = (ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU"))
         count = workers or max(1, int(gpus if gpus and job.device != "cpu" else cores / CORES))
-        resources = {"num_cpus": max(0.01, min(CORES, cores / count))}  # more than there is would wait for ever
+        resources = {"num_cpus": max(0.01, min(CORES, cores / count))}  # Ray waits for ever for more than there is
         if gpus and job.device != "cpu":
             resources["num_gpus"] = min(1.0, gpus / count)
         began = time.monotonic()
-        # Workers may take all cores, and the reader needs one of none. (And steps of like needs Ray would run as one.)
+        # The reader needs no core, as workers may take all. (And Ray would fuse steps with equal needs.)
         rows = ray.data.from_items([0]).map_batches(
             _read, fn_args=(job, frozenset(folder.done)), batch_size=1, num_cpus=0
         )
@@ -58,13 +57,13 @@ def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None
 
 
 def _read(_: Any, job: Job, done: frozenset[int]) -> Iterator[dict[str, list[Any]]]:
-    """Shards, one a batch."""
+    """Read shards, one per batch."""
     for _, shard in groupby(job.slices(done), itemgetter(0)):
         yield {"slices": [pickle.dumps(list(shard))]}
 
 
 class _RayWorker:
-    """A worker, with its model, in a process of its own."""
+    """A worker with its model, in its own process."""
 
     def __init__(self, job: Job, folder: Path) -> None:
         self.worker, self.folder = Worker(job), folder
@@ -74,31 +73,31 @@ class _RayWorker:
         try:
             ((k, embedded),) = self.worker.embed(pickle.loads(shard))
             statuses = self.worker.write(self.folder, k, embedded)
-        except InputError as error:  # Ray would hand on its traceback, as text
+        except InputError as error:  # Ray would replace it by its traceback
             return {"shard": [-1], "statuses": ["{}"], "error": [str(error)]}
         return {"shard": [k], "statuses": [json.dumps(statuses)], "error": [""]}
 
 
 @contextmanager
 def _cluster(address: str | None) -> Iterator[Any]:
-    """Ray, connected to ``address``, or started here and stopped in the end. Raises InputError."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
+    """Ray, connected to ``address``, or started here and stopped at the end. Raises InputError."""
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # otherwise it reports to its makers
     try:
         import ray
         import ray.data
         from ray.exceptions import RayError
     except ImportError:
-        raise InputError("--engine ray needs Ray, which the extra [ray] installs") from None
-    ours = not ray.is_initialized()
+        raise InputError("--engine ray requires Ray: pip install audioldm-vision[ray]") from None
+    ours = not ray.is_initialized()  # whether to start and stop it here
     try:
         if ours:
-            options = {"include_dashboard": False} if address is None else {}
+            options: dict[str, Any] = {"include_dashboard": False} if address is None else {}
             ray.init(address or "local", log_to_driver=False, logging_level=logging.ERROR, **options)
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"no Ray cluster answers at {address}: {' '.join(str(error).split())}") from None
     context = ray.data.DataContext.get_current()
     before = context.target_max_block_size, context.enable_progress_bars
-    context.target_max_block_size = 1  # bytes: every shard a block of its own, which goes to the next free worker
+    context.target_max_block_size = 1  # bytes: every shard is a block, which goes to the next free worker
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     try:
@@ -109,6 +108,6 @@ def _cluster(address: str | None) -> Iterator[Any]:
             cause = getattr(cause, "cause", None) or cause.__cause__
         raise cause or error from None
     finally:
-        context.target_max_block_size, context.enable_progress_bars = before  # of who else uses Ray in this process
+        context.target_max_block_size, context.enable_progress_bars = before  # for others who use Ray in this process
         if ours:
             ray.shutdown()

@@ -1,6 +1,6 @@
-"""The engine: reader → fetch → embed → write, a shard at a time; what is there already is not done again.
+"""A run: reader → fetch → embed → write, one shard at a time; finished shards are not made again.
 
-The same ``Worker`` runs in this process (``local``) or, many of them, in a Ray cluster (ray.py).
+The same ``Worker`` runs in this process (``local``), or many of them run on Ray (``ray``).
 """
 
 from __future__ import annotations
@@ -9,7 +9,9 @@ import sys
 import time
 from pathlib import Path
 
+from .fetch import is_temporary
 from .progress import Progress, table
+from .ray import run_on_ray
 from .worker import Job, Worker
 from .write import Folder
 
@@ -19,35 +21,35 @@ ENGINES = ("local", "ray")
 def run(
     job: Job, out: str | Path, *, engine: str = "local", address: str | None = None, workers: int | None = None
 ) -> Folder:
-    """Embed what ``job`` says into the folder ``out``, as far as that is not done; returns the folder, left.
+    """Do what is left of ``job`` in the folder ``out``; returns the folder, unlocked.
 
     Args:
-        engine: "local": in this process; "ray": on Ray, at ``address`` (None: this machine) by ``workers``.
+        job: what to embed.
+        out: the folder.
+        engine: "local": in this process; "ray": on Ray.
+        address: of the Ray cluster; None: this machine.
+        workers: number of Ray workers; None: as many as fit.
 
-    Raises InputError: see Folder and Embedder; what a reader finds wrong with a file as a whole; no network.
+    Raises InputError: see Folder and Embedder; a file cannot be read; there is no network.
     """
-    from .fetch import may_pass
-
     worker = Worker(job)
-    again = may_pass if job.retry else lambda status: False
+    again = is_temporary if job.retry else lambda status: False
     with Folder(out, worker.settings, worker.embedder.versions, again) as folder:
         if folder.finished:
-            print(f"{folder.path} is finished; nothing is left to do", file=sys.stderr)
+            print(f"{folder.path} is already finished", file=sys.stderr)
         else:
-            _do_the_rest(worker, folder, engine, address, workers)
-    if left := sum(rows for status, rows in folder.statuses.items() if may_pass(status)):
-        print(f"pictures that failed in ways that may pass: {left:,}; --retry asks for them again", file=sys.stderr)
+            _resume(worker, folder, engine, address, workers)
+    if left := sum(rows for status, rows in folder.statuses.items() if is_temporary(status)):
+        print(f"{left:,} pictures failed temporarily; rerun with --retry", file=sys.stderr)
     return folder
 
 
-def _do_the_rest(worker: Worker, folder: Folder, engine: str, address: str | None, workers: int | None) -> None:
+def _resume(worker: Worker, folder: Folder, engine: str, address: str | None, workers: int | None) -> None:
     job, before = worker.job, folder.statuses.total()
     if before:
-        print(f"{folder.path} has {len(folder.done)} shards already, {before:,} rows", file=sys.stderr)
+        print(f"resuming {folder.path}: {len(folder.done)} shards, {before:,} rows are done", file=sys.stderr)
     with Progress(job.reader.name, job.total, before) as progress:
         if engine == "ray":
-            from .ray import run_on_ray
-
             run_on_ray(job, folder, progress, address, workers)
         else:
             run_here(worker, folder, progress)
@@ -55,18 +57,18 @@ def _do_the_rest(worker: Worker, folder: Folder, engine: str, address: str | Non
 
 
 def run_here(worker: Worker, folder: Folder, progress: Progress) -> None:
-    """Do what is left in this process."""
+    """Make the remaining shards in this process."""
     began = time.monotonic()
     for k, embedded in worker.embed(worker.job.slices(folder.done), progress.add):
         statuses = worker.write(folder.path, k, embedded)
-        del embedded  # or it would be in memory beside the next
+        del embedded  # so that it is not in memory together with the next
         now = time.monotonic()
         folder.add(k, statuses, now - began)
         began = now
 
 
 def report(folder: Folder) -> str:
-    """The table of statuses and where the rows are."""
+    """The table of statuses, the folder and the speed."""
     rate = folder.manifest["rows_per_second"]
     speed = f", {rate:,} rows/s" if rate else ""
     return f"{table(folder.statuses)}\n{folder.path}: {len(folder.done)} shards{speed}"

@@ -24,40 +24,41 @@ if TYPE_CHECKING:
 
     from ..readers import Reader
 
-SHARD_ROWS = {"text": 10_000, "image": 1_000}  # 41 MB and 4 MB of vectors; what a killed run does again at most
+SHARD_ROWS = {"text": 10_000, "image": 1_000}  # 41 MB and 4 MB of vectors; a killed run loses at most one shard
 SLICE = 64  # pictures that one thread fetches and decodes
-AHEAD = 4  # such threads, beside the model: 256 pictures at most are in memory
-FEW = 10  # addresses that may all be dead by chance; if of more none is reached, there is no network
+AHEAD = 4  # such threads, besides the model: at most 256 pictures are in memory
+FEW = 10  # dead addresses that may be chance; if more are dead and none is reached, there is no network
 
 
 class Fetcher(Protocol):
-    """Gets pictures."""
+    """Adds pictures to rows."""
 
     def fetch_all(self, rows: Sequence[Row]) -> list[Row]:
-        """The same rows in the same order, with ``content`` or a failed status. Called from several threads.
+        """Return the rows in the same order, with ``content`` or a failed status. Called from several threads.
 
-        What is not to be fetched is the very same object.
+        A row that needs no picture is returned as the same object.
         """
         ...
 
     @property
     def ignores_noai(self) -> bool:
-        """Whether it takes pictures that are not for AI: then the rows are others."""
+        """Whether it uses pictures whose server forbids the use for AI; the rows depend on this."""
+        ...
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to embed, and with what. Can be pickled if its reader and fetcher can."""
+    """What to embed, and how. Can be pickled if its reader and fetcher can."""
 
     reader: Reader
-    kind: Kind = "text"  # what CLIP is shown
+    kind: Kind = "text"  # CLIP's input
     model: str = "starter"
     device: str = "auto"
     towers: tuple[str, ...] = TOWERS
-    fetcher: Callable[[], Fetcher] | None = None  # makes one, for each worker; None: the rows have all they need
-    limit: int | None = None  # rows, the first ones; None: all
+    fetcher: Callable[[], Fetcher] | None = None  # makes one for each worker; None: the rows are complete
+    limit: int | None = None  # number of rows; None: all
     shard_rows: int | None = None  # None: SHARD_ROWS
-    retry: bool = False  # shards with failures that may pass are made again
+    retry: bool = False  # whether shards with temporary failures are made again
 
     @property
     def rows_each(self) -> int:
@@ -66,14 +67,14 @@ class Job:
 
     @property
     def total(self) -> int | None:
-        """How many rows there will be, if the reader knows."""
+        """The number of rows, if the reader knows it."""
         total = self.reader.total
         return total if self.limit is None else self.limit if total is None else min(total, self.limit)
 
     def slices(self, done: Container[int] = ()) -> Iterator[tuple[int, list[Row]]]:
-        """(k, rows of shard k) of the shards that are not ``done``, whose rows are read nonetheless.
+        """(k, rows of shard k) for the shards that are not ``done``; the rows of the others are read and dropped.
 
-        Captions come a shard at a time, to be sorted by length; rows with pictures SLICE at a time.
+        Captions come one shard at a time, to be sorted by length; rows with pictures come SLICE at a time.
         """
         size = self.rows_each if self.kind == "text" else SLICE
         numbered = enumerate(islice(self.reader, self.limit))
@@ -83,7 +84,7 @@ class Job:
 
 
 class Worker:
-    """Does shards. Raises InputError, then and later, for what is wrong with the model."""
+    """Makes shards. Raises InputError, now and later, if the model is unusable."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -91,7 +92,7 @@ class Worker:
 
     @cached_property
     def settings(self) -> dict[str, Any]:
-        """All that rows and vectors depend on, for the manifest."""
+        """Everything that rows and vectors depend on, for the manifest."""
         clip, clap = self.embedder.model.spaces
         return {
             "source": self.job.reader.name,
@@ -102,7 +103,7 @@ class Worker:
             "towers": list(self.job.towers),
             "clip_space": clip,
             "clap_space": clap,
-            # unset where it is not asked for, as in the folders of before there was this setting
+            # None by default, as in folders from before this setting existed
             "ignore_noai": True if self._fetcher is not None and self._fetcher.ignores_noai else None,
         }
 
@@ -113,7 +114,7 @@ class Worker:
     def embed(
         self, slices: Iterable[tuple[int, list[Row]]], on_rows: Callable[[int], object] = lambda rows: None
     ) -> Iterator[tuple[int, Embedded]]:
-        """What Job.slices gives → shards with their vectors, in order.
+        """Turn slices, as from Job.slices, into shards with their vectors, in order.
 
         Threads fetch and decode pictures ahead of the model, across shards. Raises InputError: there is no network.
         """
@@ -121,28 +122,26 @@ class Worker:
             for k, rows in slices:
                 yield k, self.embedder([(row, None) for row in rows], on_rows)
             return
-        for k, shard in groupby(ahead(self._prepare, slices, AHEAD), itemgetter(0)):
+        for k, shard in groupby(map_ahead(self._prepare, slices, AHEAD), itemgetter(0)):
             parts, fetched = [], Counter[str]()
             for _, prepared, statuses in shard:
                 parts.append(self.embedder(prepared, on_rows))
                 fetched += statuses
-                del prepared  # or it would be in memory beside the next
+                del prepared  # so that it is not in memory together with the next
             if fetched["unreachable"] == fetched.total() >= FEW:
                 raise InputError(
-                    f"not one of the {fetched.total()} pictures of a shard could be reached; is there a network? "
-                    "The shard was not written, and the same command goes on with it"
+                    f"none of the {fetched.total()} pictures of a shard could be reached; is there a network? "
+                    "The shard was not written; the same command resumes with it"
                 )
             yield k, Embedded.join(parts)
 
     def write(self, folder: Path, k: int, embedded: Embedded) -> Counter[str]:
-        """Write shard k; returns how many rows it has of each status. Raises OSError."""
+        """Write shard k, and count its rows by status. Raises OSError."""
         source = self.job.reader.name
-        return write_shard(
-            shard_path(folder, source, k), embedded, shard_schema(self.embedder, source), self.job.kind
-        )
+        return write_shard(shard_path(folder, source, k), embedded, shard_schema(self.embedder, source), self.job.kind)
 
     def _prepare(self, part: tuple[int, list[Row]]) -> tuple[int, list[Any], Counter[str]]:
-        """k, what the embedder takes, and what became of the rows that were fetched."""
+        """k, the embedder's input, and the statuses of the rows that were fetched."""
         k, before = part
         rows = before if self._fetcher is None else self._fetcher.fetch_all(before)
         fetched = Counter(row.status for row, old in zip(rows, before, strict=True) if row is not old)
@@ -150,16 +149,16 @@ class Worker:
 
 
 def shard_schema(embedder: Embedder, source: str) -> pa.Schema:
-    """The schema of shards that ``embedder`` fills."""
+    """The schema of the shards that ``embedder`` makes."""
     clip, clap = embedder.model.spaces
     clap = clap if CLAP in embedder.towers else None
     return schema(source, clip, clap, embedder.versions, embedder.model.dimension)
 
 
-def ahead(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
-    """function(item) in order, worked out by ``threads`` that are no further ahead than their number.
+def map_ahead(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
+    """function(item) in order, computed by ``threads`` threads that are at most as many items ahead.
 
-    Items and results are given up as soon as they are handed on.
+    No reference to an item or a result is kept longer than needed.
     """
     pool, waiting = ThreadPoolExecutor(threads), deque[Future]()
     try:

@@ -1,4 +1,4 @@
-"""Readers: from files as their publishers give them to rows. What is rejected is a row, too, with its status.
+"""Readers: from published files to rows. Rejected records are rows, too, with a status.
 
 The readers are ``audiocaps.reader.AudioCaps``, ``wit.reader.Wit`` and
 ``conceptual_captions.reader.ConceptualCaptions``.
@@ -13,22 +13,25 @@ from .rows import Row
 
 
 class Reader(Protocol):
-    """Gives rows, in a fixed order that is the same at every reading; may be iterated any number of times.
+    """An iterable of rows, in the same order at every iteration.
 
-    Readers stream: memory does not grow with the files, but for 11 bytes a row to tell repetitions. They can be
-    pickled. Iterating raises InputError where a file cannot be read to its end.
+    Readers stream: memory grows only by 11 bytes per row, to recognise duplicates. They can be pickled. Iterating
+    raises InputError if a file cannot be read to its end.
     """
 
     @property
     def name(self) -> str:
         """The source: ``Row.source`` of every row."""
+        ...
 
     @property
     def fingerprint(self) -> str:
-        """16 hex digits that change if the files or the options do, but not with the folder they lie in."""
+        """16 hex digits over the files and options, independent of the folder."""
+        ...
 
     @property
     def total(self) -> int | None:
-        """How many rows there will be, rejected ones included; None where only reading would tell."""
+        """The number of rows, rejected ones included; None if unknown without reading."""
+        ...
 
     def __iter__(self) -> Iterator[Row]: ...

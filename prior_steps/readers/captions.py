@@ -1,4 +1,4 @@
-"""Captions made fit to learn from: repaired, and the empty, over-long and repeated ones marked, each a row still."""
+"""Cleaning of captions: they are repaired; empty, overlong and repeated ones are marked as failed rows."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ EMPTY, TOO_LONG, DUPLICATE = "empty_caption", "long_caption", "duplicate"
 
 @dataclass(frozen=True)
 class Cleaning:
-    """What is asked of a caption."""
+    """The requirements on a caption."""
 
-    # Both text towers read 77 tokens, some 350 characters of English: of anything longer they miss a third or more.
+    # Both text towers read 77 tokens, about 350 characters of English; of longer texts they miss a third or more.
     max_characters: int = 512
-    drop_duplicates: bool = True  # mark what came before in this source: the same caption with the same picture
+    drop_duplicates: bool = True  # mark repeated captions with the same picture, if any
 
     def __call__(self, rows: Iterable[Row], *, rename: bool = False) -> Iterator[Row]:
-        """The same rows in the same order, captions cleaned; rows that have failed already pass as they are.
+        """Clean the captions of ``rows``; rows that have already failed are unchanged.
 
         Args:
-            rename: give each row that passes, and is no repetition, a hash of caption and picture as its id.
+            rows: from one source.
+            rename: whether the id of each row that is no duplicate becomes a hash of caption and picture.
         """
         seen = Seen()
         for row in rows:
@@ -37,7 +38,7 @@ class Cleaning:
                 if new and rename:
                     row = replace(row, id=f"{key:016x}")
                 elif not new and self.drop_duplicates:
-                    row = row.failed(DUPLICATE, "the same caption, with the same picture if any, came before")
+                    row = row.failed(DUPLICATE, "the same caption, with the same picture if any, occurred before")
             yield row
 
     def _judged(self, row: Row) -> Row:
@@ -45,7 +46,7 @@ class Cleaning:
         if not length:
             return row.failed(EMPTY, "the caption is empty")
         if length > self.max_characters:
-            return row.failed(TOO_LONG, f"the caption has {length} characters; at most {self.max_characters} are read")
+            return row.failed(TOO_LONG, f"the caption has {length} characters; the maximum is {self.max_characters}")
         return row
 
 
@@ -53,8 +54,8 @@ CLEANING = Cleaning()
 
 
 def clean(text: str) -> str:
-    """``text`` on one line, with broken encodings, HTML entities and control characters repaired by ftfy."""
-    if not text.isascii() or not text.isprintable() or "&" in text:  # else there is nothing that ftfy would repair
+    """Put ``text`` on one line; ftfy repairs broken encodings, HTML entities and control characters."""
+    if not text.isascii() or not text.isprintable() or "&" in text:  # otherwise ftfy has nothing to repair
         import ftfy
 
         text = ftfy.fix_text(text, unescape_html=True)
@@ -71,12 +72,12 @@ def digest(*parts: str | bytes) -> int:
 
 
 class Seen:
-    """A set of 64-bit hashes, 11 MB for a million where Python's own takes 66: sorted arrays, by the first bits.
+    """A set of 64-bit hashes in sorted arrays: 11 MB for a million, where Python's own set takes 66 MB.
 
-    Two of n rows share a hash by chance with a probability of n² / 3.7e19: 1 in 27,000 for the 37 million of WIT.
+    Two of n rows share a hash by chance with a probability of n² / 3.7e19: 1 in 27,000 for WIT's 37 million.
     """
 
-    BITS = 14  # more arrays cost memory where there are few rows, fewer of them time where there are many
+    BITS = 14  # more arrays cost memory with few rows, fewer arrays cost time with many rows
 
     def __init__(self) -> None:
         self._buckets = [array("Q") for _ in range(1 << self.BITS)]

@@ -1,4 +1,4 @@
-"""What a reader gives and every step hands on: one row for each pair, whatever became of it."""
+"""Rows: one for each pair, from the reader to the shard, also if it fails on the way."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ TOO_LARGE = "too_large"  # of a picture in the source, as of one that is fetched
 
 @dataclass(frozen=True)
 class Row:
-    """A caption, with or without a picture. A failure is a row, too: ``status`` says which kind, ``error`` why."""
+    """A caption, with or without a picture. ``status`` tells whether and how it failed, ``error`` explains."""
 
-    id: str  # unique in its source, the same at every reading
+    id: str  # unique in its source, the same at every iteration
     source: str  # audiocaps, wit, conceptual_captions …
     caption: str = ""
     split: str = ""  # as published; empty where the source has none
     url: str | None = None  # of the picture
-    content: bytes | None = None  # the picture's file, where the source holds it or it was fetched
+    content: bytes | None = None  # the picture's file, from the source or downloaded
     status: str = OK
     error: str | None = None
 
     def failed(self, status: str, error: str) -> Row:
-        """The same row with what went wrong, and without the picture's bytes."""
+        """A copy with a failed status and without the picture's bytes."""
         return replace(self, status=status, error=error, content=None)

@@ -1,8 +1,8 @@
-"""WIT, Wikipedia's pictures with their captions (Srinivasan et al., 2021), in either published form.
+"""WIT, Wikipedia's pictures with their captions (Srinivasan et al., 2021), in both published forms.
 
-Google's TSV files, ``wit_v1.train.all-*.tsv.gz``: 37 million rows, one for each picture on a page, with its address.
-Wikimedia's Parquet files, ``wikimedia/wit_base``: 6.5 million pictures, 300 pixels wide, each with the captions of all
-pages that show it; a row here is a picture with one of these captions.
+Google's TSV files, ``wit_v1.train.all-*.tsv.gz``, have 37 million rows, one for each picture on a page, with its URL.
+Wikimedia's Parquet files, ``wikimedia/wit_base``, have 6.5 million pictures, 300 pixels wide, each with the captions of
+all pages that show it; here, each of these captions makes a row.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from ..readers.tables import open_table, table_rows
 
 OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"  # statuses
 CAPTIONS = ("caption_reference_description", "caption_alt_text_description")
-# What can be read of what WIT has: not SVG, of which Wikimedia's files hold pictures, too, under the same name.
+# The readable types in WIT. SVG is not; Wikimedia's files have rendered pictures of SVG files under the same name.
 RASTER = ("image/jpeg", "image/jpg", "image/png", "image/gif", "image/webp", "image/tiff", "image/bmp")
-AT_ONCE = 16  # pictures of a Parquet file
+AT_ONCE = 16  # pictures that are read from a Parquet file at once
 
 
 class Wit(FileReader):
-    """Captions with the addresses of pictures (TSV) or the pictures themselves (Parquet)."""
+    """Captions with the URLs of pictures (TSV) or the pictures themselves (Parquet)."""
 
     name = "wit"
 
@@ -45,13 +45,13 @@ class Wit(FileReader):
         cleaning: Cleaning = CLEANING,
     ) -> None:
         """Args:
-            sources: .tsv, .tsv.gz and .parquet files, folders of them, or patterns.
-            language: as Wikipedia abbreviates it; None: all.
-            captions: columns; the first one that is not empty gives the caption.
-            mime_types: of the files behind a TSV's addresses; None: all. (What Parquet files hold is never SVG.)
-            cleaning: what is asked of a caption.
+            sources: .tsv, .tsv.gz and .parquet files, folders or patterns.
+            language: Wikipedia's code; None: all.
+            captions: columns; the first one that is not empty is the caption.
+            mime_types: of the files behind a TSV's URLs; None: all. (Pictures in Parquet files are never SVG.)
+            cleaning: the requirements on captions.
 
-        Raises InputError: no such file; a column is missing; a Parquet file, but no pyarrow.
+        Raises InputError: a file or column is missing; a Parquet file requires pyarrow.
         """
         self.language, self.captions = language, tuple(captions)
         self.mime_types = None if mime_types is None else frozenset(map(str.lower, mime_types))
@@ -87,7 +87,7 @@ class Wit(FileReader):
             elif row.url is None:
                 row = row.failed(MALFORMED, f"{row.id} has no image_url")
             elif self.mime_types is not None and fields[mime].lower() not in self.mime_types:
-                row = row.failed(OTHER_TYPE, f"the picture is of the type {fields[mime]}")
+                row = row.failed(OTHER_TYPE, f"the type of the picture is {fields[mime]}")
             yield row
 
     def _from_parquet(self, path: Path) -> Iterator[Row]:
@@ -112,7 +112,7 @@ class Wit(FileReader):
 
 
 class _Parquet:
-    """An open file of wit_base, of which only the columns needed are read (its embeddings and articles are not)."""
+    """An open file of wit_base. Only the required columns are read, not its embeddings and articles."""
 
     def __init__(self, path: Path, captions: Sequence[str]) -> None:
         self._path, self._captions = path, captions
@@ -121,7 +121,7 @@ class _Parquet:
         try:
             import pyarrow.parquet
         except ImportError as error:
-            raise InputError(f"to read {self._path} takes pyarrow: pip install pyarrow") from error
+            raise InputError(f"reading {self._path} requires pyarrow: pip install pyarrow") from error
         try:
             self._file = pyarrow.parquet.ParquetFile(self._path)
         except (OSError, ValueError) as error:  # what Arrow raises is one of these
@@ -144,7 +144,7 @@ class _Parquet:
             raise InputError(f"cannot read {self._path}: {_first_line(error)}") from error
 
     def _needed(self) -> list[str]:
-        """Paths of the columns to read; whether wit_features is a list of structs or a struct of lists, is all one."""
+        """Paths of the columns to read; wit_features may be a list of structs or a struct of lists."""
         schema = self._file.schema
         paths = [schema.column(index).path for index in range(len(schema))]
         images = [path for path in paths if path in ("image.bytes", "b64_bytes", "image")]
@@ -161,7 +161,7 @@ class _Parquet:
 
 
 def _pages(features: Any) -> list[dict[str, Any]]:
-    """A struct of lists, as the published files have it, or a list of structs → a dict for each page."""
+    """A struct of lists, as in the published files, or a list of structs → a dict for each page."""
     if isinstance(features, dict):
         columns = [values or () for values in features.values()]
         return [dict(zip(features, values, strict=True)) for values in zip(*columns, strict=True)]
@@ -169,7 +169,7 @@ def _pages(features: Any) -> list[dict[str, Any]]:
 
 
 def _content(record: dict[str, Any]) -> bytes | None:
-    """The file of the picture; None if there is none."""
+    """The picture's file; None if there is none."""
     image = record.get("image", record.get("b64_bytes"))
     if isinstance(image, dict):
         image = image.get("bytes")

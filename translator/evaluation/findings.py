@@ -20,17 +20,17 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Ranking:
-    """How near the right prompt was. Keys are R@1, R@5 … (shares, 0 to 1) and "mean rank" (from 1)."""
+    """Ranks of the pictures' own prompts. Keys are R@1, R@5 … (shares, 0 to 1) and "mean rank" (from 1)."""
 
-    ranks: np.ndarray  # (N,), of the right prompt for each picture
-    classes: dict[str, Estimate]  # mean over classes, each weighing the same
+    ranks: np.ndarray  # (N,), for each picture the rank of its own prompt
+    classes: dict[str, Estimate]  # mean over classes, all with the same weight
     pictures: dict[str, Estimate]  # mean over pictures
     each_class: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Control:
-    """The same for vectors that cannot know what the picture shows."""
+    """The same figures for vectors that do not depend on the picture's content."""
 
     classes: dict[str, float]
     pictures: dict[str, float]
@@ -38,7 +38,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Judged:
-    """A translator's figures, and what its vectors score if every picture gets their mean, or another picture's."""
+    """The figures of a translator, of its mean vector for every picture, and of vectors of other pictures."""
 
     ranking: Ranking
     constant: Control
@@ -50,39 +50,39 @@ class HeldOut:
     """Mean cosines to the true CLAP vectors of held-out pairs, by kind of the CLIP vector: text, image."""
 
     pairs: dict[str, int]
-    constant: dict[str, float]  # that of the best constant vector
+    constant: dict[str, float]  # of the best constant vector
     translators: dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where vectors lie: lengths, the cone they are in, and how far from the prompts of the same classes."""
+    """Where vectors lie: their lengths, their cone, and their distance from the prompts of the same classes."""
 
     norm: float  # mean length
     norm_sd: float
-    cone: float | None  # mean cosine of two of different classes
-    gap: float | None = None  # distance of the mean unit vector from that of the prompts
+    cone: float | None  # mean cosine between classes
+    gap: float | None = None  # distance between the mean unit vectors of pictures and prompts
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Pictures and prompts in the plane that shows most of both."""
+    """Pictures and prompts, projected to the plane of their largest variance."""
 
     pictures: np.ndarray  # (N, 2)
     prompts: np.ndarray  # (C, 2), of the classes that have pictures
-    labels: np.ndarray  # (N,), which of the prompts is the picture's
+    labels: np.ndarray  # (N,), number of each picture's prompt
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All findings about some translators, which are ordered by the widest R@k, best first."""
+    """All findings about a set of translators, ordered by the widest R@k, best first."""
 
     model: str
     spaces: tuple[str, str]  # fingerprints of CLIP's and CLAP's
     date: str  # UTC, ISO 8601
     seed: int
     ks: tuple[int, ...]
-    prompts: dict[str, str]  # all that were ranked, class -> words
+    prompts: dict[str, str]  # class -> prompt, of all ranked prompts
     pictures: tuple[Picture, ...]
     skipped: tuple[Skipped, ...]
     default: str  # the translator that the others are compared with

@@ -16,6 +16,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from .. import InputError
+from ..files import write
 from .pictures import Picture, is_picture, label_of
 
 _AT = "RoySheffer/im2wav", "Data/ImageHear", "ee1ba8d3b4dea9f95626fdae71e061c4cdf50d8d"  # a commit: it cannot change
@@ -34,8 +35,6 @@ def photographs(
 
     Raises InputError: something cannot be fetched (the next call goes on from there), or is not what was listed.
     """
-    from ..model import write
-
     cache = Path(cache)
     try:
         cache.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""The judge: does a translated picture land nearest to what its subject sounds like?
+"""The judge: does a translated picture land nearest to the prompt of its class?
 
-For each picture, the prompts of all classes are ranked in CLAP space by their cosine to the translated picture. What
-the figures mean is told by what stands beside them: drawing lots, the same vector for every picture, vectors of other
-pictures, and CLIP alone with the same prompts (zero-shot, as far as this CLIP sees at all).
+For each picture, the prompts of all classes are ranked in CLAP space by their cosine to the translated picture.
+Controls put the figures into perspective: chance, the same vector for every picture, vectors of other pictures, and
+CLIP alone with the same prompts (zero-shot: an upper bound on what this CLIP recognises).
 """
 
 from __future__ import annotations
@@ -26,29 +26,32 @@ if TYPE_CHECKING:
     from ..shards.pairs import Batch
 
 KS = (1, 5)
-BATCH = 1024  # vectors that are translated at once: memory compares each with all of its captions
+BATCH = 1024  # vectors translated at once; a memory compares each with all of its captions
 
 Translate = Callable[..., "Tensor"]  # (B, dim) of CLIP, kind="image" or "text" -> (B, dim) unit vectors in CLAP space
 
 
-class Encoders(Protocol):
-    """The towers of a model, brought by whoever asks: this package has none."""
+class Towers(Protocol):
+    """The towers of a model, provided by the caller: this package has none."""
 
     name: str  # of the model
     spaces: tuple[str, str]  # fingerprints of its CLIP and its CLAP space
 
     def image(self, source: str) -> Tensor:
-        """(dim,) or (1, dim) of CLIP's image tower, any length. Raises ValueError, one sentence: no such picture …"""
+        """(dim,) or (1, dim) of CLIP's image tower, of any length. Raises InputError: no such picture …"""
+        ...
 
     def clip_text(self, texts: Sequence[str]) -> Tensor:
-        """(N, dim) of CLIP's text tower, any length."""
+        """(N, dim) of CLIP's text tower, of any length."""
+        ...
 
     def clap_text(self, texts: Sequence[str]) -> Tensor:
         """(N, dim) of CLAP's text tower."""
+        ...
 
 
 @dataclass(frozen=True)
-class _Seen:
+class _Sample:
     """Pictures as CLIP sees them, and both texts of each class. Labels are numbers of ``classes``."""
 
     pictures: list[Picture]
@@ -67,7 +70,7 @@ class _Seen:
 
 
 def evaluate_images(
-    encoders: Encoders,
+    towers: Towers,
     pictures: Sequence[Picture],
     prompts: Mapping[str, str],
     translators: Mapping[str, Translate],
@@ -77,31 +80,31 @@ def evaluate_images(
     ks: Sequence[int] = KS,
     seed: int = 0,
 ) -> Evaluation:
-    """Judge ``translators`` (name -> function of CPU tensors) by ``pictures``, and by ``held_out`` pairs where given.
+    """Judge ``translators`` (name -> function of CPU tensors) on ``pictures``, and on ``held_out`` pairs if given.
 
     Args:
-        prompts: class -> words, for every class of the pictures; further classes are distractors.
-        default: name of the translator with which the others are compared, and whose gap is drawn; None: the best.
+        prompts: class -> prompt, for every class of the pictures; further classes are distractors.
+        default: name of the translator that the others are compared with and whose gap is drawn; None: the best.
         held_out: pairs that no translator was trained on.
-        ks: R@k is the share of pictures whose right prompt is among the k nearest; k below the number of classes.
+        ks: R@k is the share of pictures whose own prompt is among the k nearest; k is below the number of classes.
         seed: of the bootstrap; the same resamples for all translators.
 
-    A picture that cannot be read is left out, and named in the report. Raises InputError: none can be read, a
-    class without words, two with the same words, fewer than two classes, a translator that gives no good vectors.
+    Pictures that cannot be read are left out and listed. Raises InputError: no picture can be read, a class has no
+    prompt, two classes have the same prompt, there are fewer than two classes, a translator gives unusable vectors.
     """
     _check(pictures, prompts, translators, default)
     ks = tuple(sorted({k for k in ks if 0 < k < len(prompts)}))
     if not ks:
-        raise InputError(f"R@k says something for k from 1 to {len(prompts) - 1}, one less than there are prompts")
-    read, skipped = _read(encoders, pictures)
+        raise InputError(f"R@k needs a k from 1 to {len(prompts) - 1}, one less than the number of prompts")
+    read, skipped = _read(towers, pictures)
     words, classes = list(prompts.values()), list(prompts)
-    seen = _Seen(
+    seen = _Sample(
         [picture for picture, _ in read],
         np.stack([vector for _, vector in read]),
         np.array([classes.index(picture.label) for picture, _ in read]),
         classes,
-        _finite(encoders.clip_text(words), "CLIP's text tower"),
-        _finite(encoders.clap_text(words), "CLAP's text tower"),
+        _finite(towers.clip_text(words), "CLIP's text tower"),
+        _finite(towers.clap_text(words), "CLAP's text tower"),
         ks,
         seed,
     )
@@ -111,8 +114,8 @@ def evaluate_images(
     judged = dict(sorted(judged.items(), key=lambda item: _order(item[1], ks)))
     reference = default or next(iter(judged))
     return Evaluation(
-        model=encoders.name,
-        spaces=tuple(encoders.spaces),
+        model=towers.name,
+        spaces=towers.spaces,
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         seed=seed,
         ks=ks,
@@ -134,26 +137,26 @@ def _check(
     pictures: Sequence[Picture], prompts: Mapping[str, str], translators: Mapping[str, Translate], default: str | None
 ) -> None:
     if not translators:
-        raise InputError("there is no translator to judge")
+        raise InputError("there are no translators to evaluate")
     if default is not None and default not in translators:
-        raise InputError(f'the default translator "{default}" is not among those that are judged')
+        raise InputError(f'the default translator "{default}" is not among the evaluated ones')
     wordless = sorted({picture.label for picture in pictures} - set(prompts))
     if wordless:
-        raise InputError(f'there are no words for the class "{wordless[0]}"')
+        raise InputError(f'the class "{wordless[0]}" has no prompt')
     if len(prompts) < 2:
-        raise InputError("there must be two classes or more, to tell one from another")
+        raise InputError("at least two classes are required")
     classes: dict[str, str] = {}
     for label, words in prompts.items():
         if classes.setdefault(words, label) != label:
             raise InputError(f'the classes "{classes[words]}" and "{label}" have the same prompt: "{words}"')
 
 
-def _read(encoders: Encoders, pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, np.ndarray]], list[Skipped]]:
+def _read(towers: Towers, pictures: Sequence[Picture]) -> tuple[list[tuple[Picture, np.ndarray]], list[Skipped]]:
     read, skipped = [], []
     for picture in tqdm(pictures, desc="pictures", unit="", disable=None):
         try:
-            vector = _finite(encoders.image(picture.source).reshape(1, -1), "CLIP's image tower")[0]
-        except ValueError as error:  # InputError and InputError are, too
+            vector = _finite(towers.image(picture.source).reshape(1, -1), "CLIP's image tower")[0]
+        except ValueError as error:
             skipped.append(Skipped(picture.name, str(error)))
         else:
             read.append((picture, vector))
@@ -167,7 +170,7 @@ def _finite(vectors: Tensor, whose: str) -> np.ndarray:
     """(N, dim) float32. Raises InputError if they have no direction."""
     found = vectors.detach().float().cpu().numpy()
     if not np.isfinite(found).all() or not np.linalg.norm(found, axis=-1).all():
-        raise InputError(f"{whose} gives vectors that are not numbers, or of no length")
+        raise InputError(f"{whose} gives vectors that are not finite or have no length")
     return found
 
 
@@ -178,12 +181,12 @@ def _translate(name: str, translate: Translate, clip: np.ndarray | Tensor, kind:
         try:
             batches = [translate(batch, kind=kind) for batch in torch.as_tensor(clip).split(BATCH)]
         except RuntimeError:  # torch's, of matrices that do not fit
-            raise InputError(f"the translator {name} does not take vectors of {clip.shape[1]} numbers") from None
+            raise InputError(f"the translator {name} does not accept vectors of {clip.shape[1]} numbers") from None
         return _finite(torch.cat(batches), f"the translator {name}")
 
 
-def _rank(ranks: np.ndarray, seen: _Seen) -> Ranking:
-    """What the ranks (N, K) of all prompts say of the right ones."""
+def _rank(ranks: np.ndarray, seen: _Sample) -> Ranking:
+    """Summarise the ranks (N, K) of all prompts for the pictures' own prompts."""
     own = ranks[np.arange(len(ranks)), seen.labels]
     values, names = metrics.measure(own, seen.ks), metrics.measures(seen.ks)
     each = metrics.class_means(values, seen.labels)
@@ -195,7 +198,7 @@ def _rank(ranks: np.ndarray, seen: _Seen) -> Ranking:
     )
 
 
-def _judge(vectors: np.ndarray, seen: _Seen) -> Judged:
+def _judge(vectors: np.ndarray, seen: _Sample) -> Judged:
     ranks = metrics.rank_all(vectors, seen.clap_prompts)
     return Judged(
         _rank(ranks, seen),
@@ -204,7 +207,7 @@ def _judge(vectors: np.ndarray, seen: _Seen) -> Judged:
     )
 
 
-def _control(by_class: np.ndarray, seen: _Seen) -> Control:
+def _control(by_class: np.ndarray, seen: _Sample) -> Control:
     """(K, M) for a picture of each class -> the means over classes and over pictures."""
     means = by_class[seen.shown].mean(axis=0), by_class[seen.labels].mean(axis=0)
     return Control(*(_named(mean, seen.ks) for mean in means))
@@ -220,8 +223,8 @@ def _order(judged: Judged, ks: Sequence[int]) -> tuple[float, ...]:
     return (*(-found[f"R@{k}"].value for k in reversed(ks)), found["mean rank"].value)
 
 
-def _behind(judged: Mapping[str, Judged], reference: str, seen: _Seen) -> dict[str, dict[str, metrics.Estimate]]:
-    """Each translator minus the reference, over classes. Picture by picture, so what both find hard does not count."""
+def _behind(judged: Mapping[str, Judged], reference: str, seen: _Sample) -> dict[str, dict[str, metrics.Estimate]]:
+    """Each translator minus the reference, over classes; paired by picture, so common difficulty cancels out."""
     values = {name: metrics.measure(found.ranking.ranks, seen.ks) for name, found in judged.items()}
     names = metrics.measures(seen.ks)
     return {
@@ -232,9 +235,9 @@ def _behind(judged: Mapping[str, Judged], reference: str, seen: _Seen) -> dict[s
 
 
 def judge_pairs(pairs: Batch, translators: Mapping[str, Translate]) -> HeldOut:
-    """Mean cosines to the true CLAP vectors, texts and images apart: a translator may know only one of them.
+    """Mean cosines to the true CLAP vectors, for texts and images separately: a translator may know only one kind.
 
-    Raises InputError: no pairs, vectors that are not numbers or of no length.
+    Raises InputError: there are no pairs, or vectors are not finite or have no length.
     """
     from ..model import KINDS
 
@@ -247,7 +250,7 @@ def judge_pairs(pairs: Batch, translators: Mapping[str, Translate]) -> HeldOut:
         rows = pairs.kind == number
         if not rows.any():
             continue
-        true = metrics.unit(_finite(pairs.clap[rows], "the data: CLAP's side of a held-out pair"))
+        true = metrics.unit(_finite(pairs.clap[rows], "the data: the CLAP side of a held-out pair"))
         counts[kind] = len(true)
         constant[kind] = float(np.linalg.norm(true.mean(axis=0)))  # of the best one, which is the mean's direction
         for name, translate in translators.items():
@@ -256,7 +259,7 @@ def judge_pairs(pairs: Batch, translators: Mapping[str, Translate]) -> HeldOut:
     return HeldOut(counts, constant, cosines)
 
 
-def _places(translated: Mapping[str, np.ndarray], seen: _Seen) -> dict[str, Place]:
+def _places(translated: Mapping[str, np.ndarray], seen: _Sample) -> dict[str, Place]:
     """Where pictures and prompts lie in both spaces, over the classes that have pictures."""
     clip, clap = (metrics.unit(prompts[seen.shown]) for prompts in (seen.clip_prompts, seen.clap_prompts))
 
@@ -272,7 +275,7 @@ def _places(translated: Mapping[str, np.ndarray], seen: _Seen) -> dict[str, Plac
     }
 
 
-def _plane(vectors: np.ndarray, prompts: np.ndarray, seen: _Seen) -> Plane:
+def _plane(vectors: np.ndarray, prompts: np.ndarray, seen: _Sample) -> Plane:
     ours, words = metrics.unit(vectors), metrics.unit(prompts[seen.shown])
     origin, axes = metrics.plane(metrics.centres(vectors, seen.labels), words)
     return Plane((ours - origin) @ axes, (words - origin) @ axes, np.searchsorted(seen.shown, seen.labels))

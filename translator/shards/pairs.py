@@ -1,7 +1,7 @@
-"""Pairs for training: streamed from embedding shards, so that ten million of them need no more memory than a few.
+"""Pairs for training, streamed from embedding shards: ten million need no more memory than a few.
 
-A pair is held out by the hash of its caption (of its id, where it has none), not of its row: the same words under two
-ids, in two shards or in two sources never stand on both sides.
+Whether a pair is held out depends on the hash of its caption, or of its id where it has no caption. So the same words
+under two ids, in two shards or in two sources are never on both sides.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -22,9 +22,12 @@ from .. import InputError
 from ..model import KINDS
 from .parquet import OK, Shard
 
-BUFFER = 16_384  # rows in hand to draw from, 67 MB; as many again are read meanwhile
-HELD_OUT_ROWS = 8_192  # of the held-out pairs of a source, so many judge
-UNUSED, TRAIN, HELD_OUT, PICTURE = range(4)  # what a row is for; PICTURE: without a caption, for means only
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+BUFFER = 16_384  # rows that are shuffled together, 67 MB; the next ones are read meanwhile
+HELD_OUT_ROWS = 8_192  # held-out pairs of a source that are used
+UNUSED, TRAIN, HELD_OUT, PICTURE = range(4)  # uses of a row; PICTURE: no caption, for means only
 
 
 class Batch(NamedTuple):
@@ -33,6 +36,11 @@ class Batch(NamedTuple):
     clip: Tensor  # as the tower gives them
     clap: Tensor
     kind: Tensor
+
+
+def join(batches: Sequence[Batch]) -> Batch:
+    """The rows of several batches, one after the other."""
+    return Batch(*(torch.cat(columns) for columns in zip(*batches, strict=True)))
 
 
 class Totals(NamedTuple):
@@ -44,7 +52,7 @@ class Totals(NamedTuple):
 
 
 class Pairs:
-    """The pairs of one source: which rows train, which are held out. Only that, a byte for each, is kept in memory."""
+    """The pairs of one source. Only the use of each row, one byte, is kept in memory."""
 
     def __init__(self, shards: Sequence[Shard], held_out: float = 0.05) -> None:
         """Read the rows' ids, captions and statuses.
@@ -53,26 +61,26 @@ class Pairs:
             shards: all of one source.
             held_out: share of the pairs, 0 to 1.
 
-        Raises InputError: an id stands there twice, or there are too few pairs to train and to hold some out.
+        Raises InputError: an id occurs twice, or the shards are damaged.
         """
         self.shards, self.source = list(shards), shards[0].source
         self.dim, self.share = shards[0].dim, held_out
         self._groups = [(shard, number) for shard in shards for number in range(len(shard.groups))]
-        self.fingerprint = "0" * 16  # of ids, captions and vectors, 16 hex digits, however they lie in shards
+        self.fingerprint = "0" * 16  # 16 hex digits over ids, captions and vectors, independent of their order
         self._marks = self._read_marks(held_out)
         counts = sum((np.bincount(marks, minlength=4) for marks in self._marks), np.zeros(4, np.int64))
         self.unused, self.train, self.held_out, self.pictures = map(int, counts)
 
     def require(self) -> None:
-        """Raises InputError unless there are pairs to train on and pairs to judge by."""
+        """Raises InputError unless there are pairs to train on and held-out pairs."""
         if self.train < 2 or self.held_out < 1:
             raise InputError(
-                f"{self.source} has {self.train + self.held_out} usable pairs: too few to train on and to hold some out"
+                f"{self.source} has {self.train + self.held_out} usable pairs: too few to train on and hold some out"
             )
 
     def _read_marks(self, held_out: float) -> list[np.ndarray]:
-        marks, total = [], 0
-        with tempfile.TemporaryFile() as ids:  # eight bytes for each row: on disk, as there may be many
+        marks, total = list[np.ndarray](), 0
+        with tempfile.TemporaryFile() as ids:  # eight bytes per row; on disk, because there may be many
             for shard, number in self._groups:
                 vectors = ["clip", "clap"] if shard.clap_space else ["clip"]
                 table = _read(shard, number, ["id", "status", "caption", *vectors])
@@ -103,16 +111,16 @@ class Pairs:
                     for name in _read(shard, number, ["id"])["id"].to_pylist():
                         if _hash(str(name)) == twice:
                             raise InputError(
-                                f'the id "{name}" stands more than once in the shards of {self.source}; '
-                                "files that overlap are to be embedded in one run, which tells repetitions"
+                                f'the id "{name}" occurs more than once in the shards of {self.source}; '
+                                "embed overlapping files in one run, which marks duplicates"
                             )
 
     def buffers(self, *marks: int, order: np.random.Generator | None = None) -> Iterator[Batch]:
-        """All rows with one of ``marks``, about BUFFER at a time, shuffled by ``order``; the next are read meanwhile.
+        """All rows with one of ``marks``, about BUFFER at a time, shuffled by ``order``; a thread reads ahead.
 
-        Raises InputError if a vector holds something else than numbers, or nothing but zeros.
+        Raises InputError if a vector is not finite or all zero.
         """
-        if sum(self._count(number, marks) for number in range(len(self._groups))) <= BUFFER:  # few enough to stay
+        if sum(self._count(number, marks) for number in range(len(self._groups))) <= BUFFER:  # few enough to keep
             if marks not in self._kept:
                 self._kept[marks] = self._load(range(len(self._groups)), marks)
             yield self._kept[marks] if order is None else shuffled(self._kept[marks], order)
@@ -128,7 +136,7 @@ class Pairs:
 
     @cached_property
     def totals(self) -> Totals:
-        """Of the training pairs, and for CLIP's vectors of pictures without captions too; one pass, made once."""
+        """Sums over the training pairs and, for CLIP, over pictures without captions; computed once, in one pass."""
         clip, clap = torch.zeros(len(KINDS), self.dim, dtype=torch.double), torch.zeros(self.dim, dtype=torch.double)
         counts = torch.zeros(len(KINDS), dtype=torch.double)
         for mark, rows in ((TRAIN, self.train), (PICTURE, self.pictures)):
@@ -143,7 +151,7 @@ class Pairs:
         return int(np.isin(self._marks[number], marks).sum())
 
     def _lots(self, marks: tuple[int, ...], order: np.random.Generator | None) -> list[list[int]]:
-        """Numbers of row groups, in ``order``, as many together as have BUFFER rows."""
+        """Numbers of row groups, shuffled by ``order``, in lots of about BUFFER rows."""
         sequence = [number for number in range(len(self._groups)) if self._count(number, marks)]
         if order is not None:
             order.shuffle(sequence)
@@ -160,7 +168,7 @@ class Pairs:
         return {}
 
     def _load(self, numbers: Sequence[int], marks: tuple[int, ...], order: np.random.Generator | None = None) -> Batch:
-        """The rows of some groups, shuffled: each is put in its place as it is read, as a copy would double them."""
+        """The rows of some groups, shuffled: each row is read straight into its place, without a copy of all."""
         count = sum(self._count(number, marks) for number in numbers)
         places = np.arange(count) if order is None else order.permutation(count)
         batch = Batch(
@@ -180,16 +188,17 @@ class Pairs:
         shard, group = self._groups[number]
         names = ["clip_kind", "clip", *(["clap"] if PICTURE not in marks else [])]
         table = _read(shard, group, names).filter(np.isin(self._marks[number], marks))
-        clip, clap = (_vectors(table, name, shard) if name in names else None for name in ("clip", "clap"))
+        clip = _vectors(table, "clip", shard)
+        clap = _vectors(table, "clap", shard) if "clap" in names else np.zeros((len(clip), 0), np.float32)
         kinds = np.array(
             [KINDS.index(kind) if kind in KINDS else -1 for kind in table["clip_kind"].to_pylist()], np.int64
         )
         if (kinds < 0).any():
             raise InputError(f"{shard.path} has rows whose clip_kind is neither {' nor '.join(KINDS)}")
-        return clip, np.zeros((len(clip), 0), np.float32) if clap is None else clap, kinds
+        return clip, clap, kinds
 
     def captions(self) -> Iterator[tuple[list[str], Batch]]:
-        """The captions of the training pairs and their vectors, a row group at a time."""
+        """The captions and vectors of the training pairs, one row group at a time."""
         for number in range(len(self._groups)):
             keep = self._marks[number] == TRAIN
             if keep.any():
@@ -197,7 +206,7 @@ class Pairs:
                 yield [word or "" for word in words], self._load([number], (TRAIN,))
 
     def held_out_pairs(self) -> Batch:
-        """The first HELD_OUT_ROWS pairs that are held out."""
+        """The first HELD_OUT_ROWS held-out pairs."""
         numbers, rows = [], 0
         for number in range(len(self._groups)):
             if rows < HELD_OUT_ROWS and self._count(number, (HELD_OUT,)):
@@ -210,12 +219,12 @@ def _hash(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(errors="replace"), digest_size=8).digest(), "little")
 
 
-def _total(column) -> int:
-    """The sum of a column's numbers, taken as 32 bits each: other vectors, another sum."""
+def _total(column: pa.ChunkedArray) -> int:
+    """The sum of a column's 32-bit words: a checksum of its vectors."""
     return int(column.combine_chunks().flatten().to_numpy(zero_copy_only=False).view(np.uint32).sum(dtype=np.uint64))
 
 
-def _read(shard: Shard, group: int, columns: list[str]):
+def _read(shard: Shard, group: int, columns: list[str]) -> pa.Table:
     import pyarrow as pa
 
     try:
@@ -225,7 +234,7 @@ def _read(shard: Shard, group: int, columns: list[str]):
         raise InputError(f"{shard.path} is damaged: its rows cannot be read") from None
 
 
-def _vectors(table, name: str, shard: Shard) -> np.ndarray:
+def _vectors(table: pa.Table, name: str, shard: Shard) -> np.ndarray:
     column = table[name].combine_chunks()
     vectors = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, shard.dim)
     if len(vectors) != len(table):
@@ -233,7 +242,7 @@ def _vectors(table, name: str, shard: Shard) -> np.ndarray:
     lengths = np.linalg.norm(vectors, axis=1)  # not finite if one number is not
     if not (np.isfinite(lengths) & (lengths > 1e-6)).all():
         bad = int((~np.isfinite(lengths) | (lengths <= 1e-6)).sum())
-        raise InputError(f"{shard.path} is damaged: {bad} of its {name} vectors are not numbers, or all zero")
+        raise InputError(f"{shard.path} is damaged: {bad} of its {name} vectors are not finite or all zero")
     return vectors
 
 

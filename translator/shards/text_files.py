@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError
+from ..files import writing
 
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
 WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around and behind the numbers: device=…, dtype=…
 MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take 30 kB at most
 
 
-def write_text_pair(path: Path, clip: Sequence[float], clap: Sequence[float]) -> None:
+def write_text_pair(path: Path, clip: Sequence[float] | np.ndarray, clap: Sequence[float] | np.ndarray) -> None:
     """Write one pair in the layout for captions, with all digits. Raises FileExistsError."""
     with open(path, "x", encoding="ascii") as file:
         file.write("CLIP Embedding:\n")
@@ -88,27 +88,18 @@ def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: s
     from .parquet import OK, ROW_GROUP, schema
 
     if out.exists():
-        raise InputError(f"{out} is there already")
+        raise InputError(f"{out} already exists; refusing to overwrite")
     pairs = text_pairs(folder)
     first = next(pairs)
     columns = schema(source, clip_space, clap_space, dim=len(first[1]))
-    part = out.with_name(f".{out.name}.part")
-    count = 0
-    out.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with pq.ParquetWriter(part, columns) as writer:
-            rows = itertools.chain([first], pairs)
-            while lot := list(itertools.islice(rows, ROW_GROUP)):
-                for name, clip, _ in lot:
-                    if len(clip) != len(first[1]):
-                        raise InputError(
-                            f"{name} in {folder} has {len(clip)} numbers, {first[0]} has {len(first[1])}"
-                        )
-                table = [{"id": name, "source": source, "status": OK, "clip": clip, "clip_kind": kind, "clap": clap}
-                         for name, clip, clap in lot]  # fmt: skip
-                writer.write_table(pa.Table.from_pylist(table, columns))
-                count += len(lot)
-        os.replace(part, out)
-    finally:
-        part.unlink(missing_ok=True)
+    rows, count = itertools.chain([first], pairs), 0
+    with writing(out, replace=False) as file, pq.ParquetWriter(file, columns) as writer:
+        while lot := list(itertools.islice(rows, ROW_GROUP)):
+            for name, clip, _ in lot:
+                if len(clip) != len(first[1]):
+                    raise InputError(f"{name} in {folder} has {len(clip)} numbers, {first[0]} has {len(first[1])}")
+            table = [{"id": name, "source": source, "status": OK, "clip": clip, "clip_kind": kind, "clap": clap}
+                     for name, clip, clap in lot]  # fmt: skip
+            writer.write_table(pa.Table.from_pylist(table, columns))
+            count += len(lot)
     return count

@@ -1,7 +1,7 @@
-"""Linear translators without descent: sums over the pairs, then one solution. Seconds, for any number of rows.
+"""Linear translators in closed form: one pass over the pairs, then one solution; seconds for any number of rows.
 
 x = norm(norm(c) - μ_C) and y = a - μ_A, with one μ_C for CLIP's texts and one for its images (C3, arXiv 2401.08567;
-arXiv 2602.17584). What is sought is the W of ``model.LinearTranslator``.
+arXiv 2602.17584). W is that of ``model.LinearTranslator``.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from ..shards.pairs import TRAIN, Batch, Pairs
 from . import record
 from .mix import Mix
 
-PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of ridge, times the mean square of x; the held-out pairs choose
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)  # of ridge, times the mean square of x; chosen on the held-out pairs
 
 
 @dataclass(frozen=True)
 class Means:
-    """clip (2, dim): mean unit vectors of CLIP's texts and images; clap (dim,); how many of each kind were seen."""
+    """clip (2, dim): mean unit vectors of CLIP's texts and images; clap (dim,); numbers of texts and images."""
 
     clip: Tensor
     clap: Tensor
@@ -35,12 +35,14 @@ class Means:
 
 
 def means(sources: Sequence[Pairs]) -> Means:
-    """Over the training pairs, and for the images' mean over pictures without captions too.
+    """Means over the training pairs; the images' mean includes pictures without captions.
 
-    Where one of the kinds was not seen, the other's mean stands for it: then nothing is known of the gap between them.
+    Where one kind is missing, the other's mean is used: nothing is known about the gap between them.
     """
     totals = [pairs.totals for pairs in sources]
-    clip, clap, counts = (sum(columns) for columns in zip(*totals, strict=True))
+    clip, clap, counts = totals[0]
+    for more in totals[1:]:
+        clip, clap, counts = clip + more.clip, clap + more.clap, counts + more.counts
     if not counts.sum() or not (trained := sum(pairs.train for pairs in sources)):
         raise InputError("there are no pairs to learn from")
     clip = clip / counts.clamp(min=1)[:, None]
@@ -89,7 +91,7 @@ def ridge(total: Sums, around: Means, penalty: float) -> LinearTranslator:
 
 
 def fit(name: str, sources: Sequence[Pairs]) -> tuple[LinearTranslator, dict[str, float | int | str]]:
-    """``procrustes`` or ``ridge`` over all sources, and what is to be recorded of it. Raises InputError."""
+    """Fit ``procrustes`` or ``ridge`` to all sources; returns also the facts to record. Raises InputError."""
     for pairs in sources:
         if pairs.train:
             pairs.require()
@@ -97,7 +99,8 @@ def fit(name: str, sources: Sequence[Pairs]) -> tuple[LinearTranslator, dict[str
     total = sums([pairs for pairs in sources if pairs.train], around)
     facts: dict[str, float | int | str] = {"texts": around.texts, "images": around.images}
     if not around.images or not around.texts:
-        facts["note"] = f"no {'images' if not around.images else 'texts'} were seen: their mean is the other kind's"
+        missing = "texts" if around.images else "images"
+        facts["note"] = f"no {missing} in the data: the mean of the other kind is used"
     if name == "procrustes":
         return procrustes(total, around), facts
     held = [pairs.held_out_pairs() for pairs in sources if pairs.held_out]
@@ -106,24 +109,25 @@ def fit(name: str, sources: Sequence[Pairs]) -> tuple[LinearTranslator, dict[str
         penalty: float(torch.cat([F.cosine_similarity(fit(h.clip, h.kind), h.clap) for h in held]).mean())
         for penalty, fit in fits.items()
     }
-    best = max(scores, key=scores.get)
+    best = max(scores, key=scores.__getitem__)
     return fits[best], {**facts, "penalty": best}
 
 
 def constant_cosine(mix: Mix, held_out: Batch) -> float:
-    """Mean cosine of the held-out CLAP vectors to the mean of the training's: what knowing nothing of CLIP reaches."""
-    mean = sum(w * means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
+    """Mean cosine of the held-out CLAP vectors to the training mean: the score of a constant vector."""
+    first, *others = (w * means([pairs]).clap for w, pairs in zip(mix.weights, mix.sources, strict=True))
+    mean = sum(others, first)
     return F.cosine_similarity(mean.to(held_out.clap.device)[None], held_out.clap).mean().item()
 
 
 def make(name: str, sources: dict[str, Pairs], out: Path, half: bool = False) -> Path:
     """Fit ``procrustes`` or ``ridge`` to all sources and write <name>.safetensors and .json into ``out``.
 
-    Raises InputError: too few pairs, or ``out`` has one made of other data.
+    Raises InputError: there are too few pairs, or ``out`` has a file of that name made from other data.
     """
     made = record.data_facts(sources)
     path, began = out / f"{name}.safetensors", time.monotonic()
-    if record.there(path, made):
+    if record.is_finished(path, made):
         return path
     translator, found = fit(name, list(sources.values()))
     mixed = Mix([pairs for pairs in sources.values() if pairs.train])

@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from .. import InputError, zoo
+from .. import InputError
 from ..model import Memory
 from . import record
 
+MAX_CAPTIONS = 5_000_000  # bytes in a header; the library reads headers of up to 100 MB
+
 if TYPE_CHECKING:
     from ..shards.pairs import Pairs
+
 
 def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
     """A memory of ``size`` different captions of the training pairs (of captions, not of pictures), drawn by ``seed``.
@@ -43,13 +46,13 @@ def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
     return Memory(torch.stack(clip), torch.stack(clap), captions)
 
 
-def keep(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
+def make(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
     """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises as closed_form.make."""
     made = {**record.data_facts(sources), "captions": size, "seed": seed}
     path = out / "memory.safetensors"
-    if record.there(path, made):
+    if record.is_finished(path, made):
         return path
     kept = draw(list(sources.values()), size, seed)
-    if len(kept.facts()["captions"].encode()) > zoo.MAX_HEADER // 2:  # the quotes in it are written as two signs
-        raise InputError(f"{len(kept.captions)} captions are more than a file's header holds; keep fewer of them")
+    if len(kept.facts()["captions"].encode()) > MAX_CAPTIONS:
+        raise InputError(f"{len(kept.captions)} captions do not fit into a file's header; keep fewer (--captions)")
     return record.save(kept, "memory", "memory", made, out, half=False, more=kept.facts())

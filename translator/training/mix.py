@@ -7,10 +7,9 @@ import zlib
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import torch
 
 from .. import InputError
-from ..shards.pairs import TRAIN, Batch, Pairs, shuffled
+from ..shards.pairs import TRAIN, Batch, Pairs, join, shuffled
 
 
 class Mix:
@@ -30,9 +29,7 @@ class Mix:
         ends = np.round(np.cumsum([0, *self.weights]) * batch).astype(int)
         self.counts = np.diff(ends).tolist()
         if min(self.counts) < 1:
-            raise InputError(
-                f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}"
-            )
+            raise InputError(f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}")
 
     @property
     def pairs(self) -> int:
@@ -54,12 +51,12 @@ class Mix:
         streams = [_Stream(pairs, self.seed, number) for pairs in self.sources]
         for _ in range(len(self)):
             parts = [stream.take(count) for stream, count in zip(streams, self.counts, strict=True)]
-            yield Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+            yield join(parts)
 
     def held_out_pairs(self) -> Batch:
         """Held-out pairs of all sources, mixed up so that every part of them is like the whole."""
         parts = [pairs.held_out_pairs() for pairs in self.sources]
-        both = Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        both = join(parts)
         return shuffled(both, np.random.default_rng(0))
 
 
@@ -83,4 +80,4 @@ class _Stream:
             end = min(self._at + count, len(self._in_hand.clip))
             parts.append(Batch(*(column[self._at : end] for column in self._in_hand)))
             count, self._at = count - (end - self._at), end
-        return parts[0] if len(parts) == 1 else Batch(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
+        return parts[0] if len(parts) == 1 else join(parts)

@@ -1,4 +1,4 @@
-"""What is written beside a translator, and in its file: of what it was made, and how good it is."""
+"""The record of a translator, in its header and in a JSON file beside it: what it was made of, how good it is."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 import torch
 
 from .. import InputError
-from ..model import save_translator, write
+from ..files import write
+from ..model import BaseTranslator, save_translator
 from ..settings import Settings
 from ..shards.pairs import Pairs
 
 
 def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
-    """What is recorded of the data: the spaces, and of every source its pairs."""
+    """The facts about the data: the spaces, and the pairs of every source."""
     shards = [shard for pairs in sources.values() for shard in pairs.shards]
     claps = [shard.clap_space for shard in shards if shard.clap_space]
     if not claps:
-        raise InputError("there are no CLAP vectors in the data")
+        raise InputError("the data have no CLAP vectors")
     data = {
         name: {
             "pairs": pairs.train,
@@ -37,15 +38,15 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
 
 
 def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
-    """Spaces, data and settings: two trainings with the same are the same."""
+    """Spaces, data and settings; trainings in which these are equal give equal translators."""
     data = {name: facts["data"][name] for name in settings.sources}
     chosen = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
     means = {"means_of": facts["data"]} if settings.centred else {}
     return {**facts, "data": data, **means, "settings": chosen}
 
 
-def there(path: Path, made: dict[str, Any]) -> bool:
-    """Whether a translator is there, and its JSON says the same. Raises InputError if it says otherwise."""
+def is_finished(path: Path, made: dict[str, Any]) -> bool:
+    """Whether ``path`` exists and was made as ``made`` says. Raises InputError if it was made otherwise."""
     if not path.exists():
         return False
     try:
@@ -54,12 +55,12 @@ def there(path: Path, made: dict[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
-        raise InputError(f"{path} is there already, made with other settings or data; choose another folder")
+        raise InputError(f"{path} already exists, made with other settings or data; choose another folder")
     return True
 
 
 def save(
-    translator: torch.nn.Module,
+    translator: BaseTranslator,
     name: str,
     kind: str,
     made: dict[str, Any],
@@ -67,10 +68,10 @@ def save(
     half: bool,
     more: dict[str, str] | None = None,
 ) -> Path:
-    """Write <name>.json with all that is known of a translator and, last, <name>.safetensors with the gist of it."""
+    """Write <name>.json with all facts about a translator, then <name>.safetensors with a summary as metadata."""
     made = {"name": name, "kind": kind, **made, "date": datetime.date.today().isoformat(), "torch": torch.__version__}
     metrics = made.get("metrics", {})
-    gist = {
+    summary = {
         "name": name, "kind": kind, "clip_space": made["clip_space"], "clap_space": made["clap_space"],
         "data": ", ".join(f"{source} {facts['pairs']}" for source, facts in made["data"].items()),
         "held_out": str(min(facts["share_held_out"] for facts in made["data"].values())),
@@ -81,5 +82,5 @@ def save(
     }  # fmt: skip
     write(out / f"{name}.json", (json.dumps(made, indent=2) + "\n").encode())
     path = out / f"{name}.safetensors"
-    save_translator(path, translator, gist, torch.float16 if half else torch.float32)
+    save_translator(path, translator, summary, torch.float16 if half else torch.float32)
     return path

@@ -22,7 +22,7 @@ from wit_table import COLUMNS, wit_line
 from audioldm.errors import InputError
 from audioldm.inputs.web import Limits
 from prior_steps.engine.cache import Cache
-from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.engine.fetch import Settings, WebFetcher
 from prior_steps.readers.rows import OK, Row
 from prior_steps.wit.reader import Wit
 
@@ -48,7 +48,7 @@ def rows_of(*urls: str) -> list[Row]:
 
 def fetch(settings: Settings, *urls: str) -> list[Row]:
     rows = rows_of(*urls)
-    fetched = Fetcher(settings).fetch_all(rows)
+    fetched = WebFetcher(settings).fetch_all(rows)
     assert [row.id for row in fetched] == [row.id for row in rows]
     for row in fetched:
         assert (row.status == OK) == (row.content is not None) == (row.error is None)
@@ -135,11 +135,11 @@ def test_rows_that_need_nothing_pass(server, settings):
         Row("2", "wit", "has it", url=url, content=b"its own"),
         Row("3", "wit", url=url).failed("other_language", "it is French"),
     ]
-    assert Fetcher(settings()).fetch_all(rows) == rows
+    assert WebFetcher(settings()).fetch_all(rows) == rows
     assert server.requests == []
-    assert Fetcher(settings()).fetch_all([]) == []
+    assert WebFetcher(settings()).fetch_all([]) == []
     wanted = Row("4", "wit", "wants it", url=url)
-    assert [row.content for row in Fetcher(settings()).fetch_all([*rows, wanted])] == [None, b"its own", None, JPEG]
+    assert [row.content for row in WebFetcher(settings()).fetch_all([*rows, wanted])] == [None, b"its own", None, JPEG]
 
 
 # Manners
@@ -169,7 +169,7 @@ def test_one_host_is_asked_gently_and_many_hosts_at_once(server, settings):
     for number in range(24):
         server.route(f"/{number}.jpg", handle)
         urls.append(server.url(f"/{number}.jpg", host=("127.0.0.1", "localhost")[number % 2]))
-    fetcher = Fetcher(settings())
+    fetcher = WebFetcher(settings())
     halves = [rows_of(*urls[:12]), rows_of(*urls[12:])]  # from two threads: the limit is the fetcher's
     threads = [threading.Thread(target=fetcher.fetch_all, args=[half]) for half in halves]
     for thread in threads:
@@ -216,7 +216,7 @@ def test_a_host_that_wants_a_long_pause_gets_it(server, settings):
     url = sequence(server, "/0.jpg", (429, {"Retry-After": "86400"}))
     other = server.answer("/1.jpg", JPEG)
     began = time.monotonic()
-    fetcher = Fetcher(settings(per_host=1))
+    fetcher = WebFetcher(settings(per_host=1))
     for rows in (rows_of(url, other), rows_of(other)):
         assert {row.status for row in fetcher.fetch_all(rows)} == {"http_429"}
     assert time.monotonic() - began < 20
@@ -241,8 +241,8 @@ def test_what_is_broken_off_is_tried_again(server, settings):
 def test_wikimedia_wants_a_contact(settings):
     urls = ["https://upload.wikimedia.org/a.jpg", "https://en.wikipedia.org/b.jpg", "https://UPLOAD.wikimedia.org./c"]
     for url in urls:
-        with pytest.raises(InputError, match="asks for a contact in the User-Agent"):
-            Fetcher(settings(allow_private=False)).fetch_all(rows_of(url))
+        with pytest.raises(InputError, match="requires a contact"):
+            WebFetcher(settings(allow_private=False)).fetch_all(rows_of(url))
 
 
 @pytest.mark.parametrize("contact", ["me@example.org", "https://example.org/about"])
@@ -322,15 +322,15 @@ def test_damaged_files_of_the_cache_are_fetched_anew(server, settings, tmp_path)
 def test_a_cache_that_cannot_be_written(server, settings, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write into"):
-        Fetcher(settings(cache=tmp_path / "file")).fetch_all(rows_of(server.answer("/a.jpg", JPEG)))
+        WebFetcher(settings(cache=tmp_path / "file")).fetch_all(rows_of(server.answer("/a.jpg", JPEG)))
 
 
 PROCESS = """
 import sys
-from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.engine.fetch import Settings, WebFetcher
 from prior_steps.readers.rows import Row
 cache, *urls = sys.argv[1:]
-rows = Fetcher(Settings(cache)).fetch_all([Row(url, "wit", "x", url=url) for url in urls])
+rows = WebFetcher(Settings(cache)).fetch_all([Row(url, "wit", "x", url=url) for url in urls])
 assert all(row.status == "ok" and len(row.content) > 500 for row in rows), rows
 """
 
@@ -350,7 +350,7 @@ def test_the_program_can_end_while_a_server_is_slow(server, tmp_path):
     url = server.answer("/a.jpg", status=429, Retry_After="100")
     code = (
         "import sys, threading, time; from prior_steps.engine.fetch import *; "
-        "fetcher = Fetcher(Settings(sys.argv[1])); rows = [Row('1', 'wit', 'x', url=sys.argv[2])]; "
+        "fetcher = WebFetcher(Settings(sys.argv[1])); rows = [Row('1', 'wit', 'x', url=sys.argv[2])]; "
         "threading.Thread(target=fetcher.fetch_all, args=[rows]).start(); time.sleep(0.5)"
     )
     began = time.monotonic()
@@ -388,7 +388,7 @@ def test_every_row_of_a_wit_table_is_accounted_for(server, settings, tmp_path):
     (tmp_path / "wit_v1.train.tsv").write_text("\n".join(lines))
     rows = list(Wit(tmp_path))
     for _ in range(2):
-        fetched = Fetcher(settings(tries=2)).fetch_all(rows)
+        fetched = WebFetcher(settings(tries=2)).fetch_all(rows)
         assert [row.id for row in fetched] == [row.id for row in rows] and len({row.id for row in rows}) == 360
         assert Counter(row.status for row in fetched) == wanted
         asked, server.requests[:] = len(server.requests), []

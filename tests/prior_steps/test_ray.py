@@ -13,13 +13,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_prior_readers import wit_line, write_wit
 from test_prior_run import rows_of, state_of, write_csv
+from wit_table import wit_line, write_wit
 
 from audioldm.errors import InputError
 from prior_steps.audiocaps import embedding
 from prior_steps.audiocaps.reader import AudioCaps
-from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.engine.fetch import Settings, WebFetcher
 from prior_steps.engine.run import run
 from prior_steps.engine.worker import Job
 from prior_steps.wit.reader import Wit
@@ -80,9 +80,9 @@ def test_settings_of_others_are_as_they_were(cluster, tiny_folder, tmp_path) -> 
 
 def test_no_network_is_said_by_the_worker(cluster, tiny_folder, tmp_path) -> None:
     source = write_wit(tmp_path / "wit.tsv", *(wit_line(f"http://127.0.0.1:1/{i}", f"caption {i}") for i in range(70)))
-    fetcher = partial(Fetcher, Settings(tmp_path / "cache", tries=1, allow_private=True))
+    fetcher = partial(WebFetcher, Settings(tmp_path / "cache", tries=1, allow_private=True))
     job = Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=fetcher)
-    with pytest.raises(InputError, match="not one of the 70 pictures of a shard could be reached"):
+    with pytest.raises(InputError, match="none of the 70 pictures of a shard could be reached"):
         run(job, tmp_path / "out", engine="ray", workers=1)
 
 

@@ -29,7 +29,7 @@ from prior_steps.readers.files import find_files, split_of
 from prior_steps.readers.rows import OK, Row
 from prior_steps.wit.reader import Wit
 
-AUDIOCAPS = Path(__file__).resolve().parents[2] / "shared" / "audiocaps"
+AUDIOCAPS = Path(__file__).resolve().parents[3] / "shared" / "audiocaps"
 HEADER = "audiocap_id,youtube_id,start_time,caption\n"
 PNG = encode(Image.new("L", (9, 9)))
 
@@ -242,7 +242,7 @@ def test_what_is_no_audiocaps(tmp_path, text):
 def test_an_unknown_split(tmp_path):
     (tmp_path / "val.csv").write_text(HEADER)
     assert list(AudioCaps(tmp_path)) == []
-    with pytest.raises(InputError, match="there is no train.csv, but val.csv"):
+    with pytest.raises(InputError, match="there is no train.csv; available: val.csv"):
         AudioCaps(tmp_path, splits=["train"])
     with pytest.raises(InputError, match="AudioCaps has no split dev"):
         AudioCaps(splits=["dev"])

@@ -189,7 +189,7 @@ def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
         expected = [pair(i, 8) for i in range(40)]
         assert all(map(np.array_equal, (batch.clip, batch.clap), map(np.stack, zip(*expected, strict=True))))
     before = out.read_bytes()
-    with pytest.raises(InputError, match="wit.parquet is there already"):
+    with pytest.raises(InputError, match="wit.parquet already exists"):
         import_folder(folder, out, "wit", "image", CLIP, CLAP)
     assert out.read_bytes() == before and [path.name for path in out.parent.iterdir()] == ["wit.parquet"]
 

@@ -19,15 +19,15 @@ import pytest
 from pictures import JPEG, encode
 from PIL import Image
 from server import Server
-from test_prior_readers import wit_line, write_wit
 from test_prior_run import rows_of, state_of
+from wit_table import wit_line, write_wit
 
 from audioldm.inputs.images import decode_image
 from audioldm.inputs.web import Limits
 from prior_steps.conceptual_captions import embedding as conceptual_captions
 from prior_steps.engine import run
 from prior_steps.engine.cache import Cache
-from prior_steps.engine.fetch import Fetcher, Settings
+from prior_steps.engine.fetch import Settings, WebFetcher
 from prior_steps.engine.worker import AHEAD, SLICE, Job, Worker
 from prior_steps.readers.rows import Row
 from prior_steps.wit import embedding as wit
@@ -102,7 +102,7 @@ def test_every_row_is_accounted_for(server, tiny_folder, tmp_path) -> None:
     source, wanted = table(tmp_path, server, 22, slow=6)
     assert wanted.total() == 320
     settings = Settings(tmp_path / "cache", workers=8, per_host=4, tries=2, backoff_s=0.02, limits=LIMITS)
-    job = Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=partial(Fetcher, settings), shard_rows=100)
+    job = Job(Wit(source), "image", str(tiny_folder), "cpu", fetcher=partial(WebFetcher, settings), shard_rows=100)
     folder = run.run(job, tmp_path / "out")
     assert folder.statuses == wanted
     rows = rows_of(tmp_path / "out")
@@ -142,7 +142,7 @@ def test_a_killed_run_goes_on(server, tiny_folder, tmp_path, capsys) -> None:
     assert {name: state_of(out)[name] for name in finished} == finished
     assert Counter(row["status"] for row in rows_of(out)) == wanted
     assert [row["id"] for row in rows_of(out)] == [row.id for row in Wit(source)]
-    assert f"together{wanted.total():>8,}".split() == capsys.readouterr().out.splitlines()[-2].split()
+    assert f"total{wanted.total():>8,}".split() == capsys.readouterr().out.splitlines()[-2].split()
     asked = Counter(server.paths)
     assert len(kept) >= 4 and all(asked[f"/{i}/jpeg"] == 1 for i in kept)
     assert all(asked[f"/{i}/jpeg"] <= 2 for i in range(20))  # twice: it was on its way when the run was killed
@@ -161,7 +161,7 @@ def test_what_may_pass_is_tried_again_when_asked_to(server, tiny_folder, tmp_pat
         "--rows_per_shard", "20", "--contact", "me@example.org",
     ]  # fmt: skip
     assert wit.main(arguments) == 0
-    assert "pictures that failed in ways that may pass: 1; --retry" in capsys.readouterr().err
+    assert "1 pictures failed temporarily; rerun with --retry" in capsys.readouterr().err
     before = state_of(out)
     server.requests.clear()
     server.answer("/33", JPEG)
@@ -184,7 +184,7 @@ def test_without_a_network_no_shard_is_written(server, tiny_folder, tmp_path, ca
     common = ["--model", str(tiny_folder), "--out", str(tmp_path / "out"), "--cache", str(tmp_path / "cache")]
     assert wit.main([str(table("wit.tsv", 70)), *common]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert "not one of the 70 pictures of a shard could be reached; is there a network?" in error
+    assert "none of the 70 pictures of a shard could be reached; is there a network?" in error
     assert not state_of(tmp_path / "out")
     common[3] = str(tmp_path / "few")  # servers that are no more
     assert wit.main([str(table("few.tsv", 3)), *common]) == 0
@@ -246,4 +246,4 @@ def test_wikimedia_asks_for_a_contact(tiny_folder, tmp_path, capsys) -> None:
     source = write_wit(tmp_path / "wit.tsv", wit_line("https://upload.wikimedia.org/a.jpg", "a dog"))
     assert wit.main([str(source), "--model", str(tiny_folder), "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.splitlines()[-1]
-    assert error.startswith("wit.embedding: error: upload.wikimedia.org asks for a contact")
+    assert error.startswith("wit.embedding: error: upload.wikimedia.org requires a contact")

@@ -138,5 +138,5 @@ assert "torch" not in sys.modules
 import translator.model
 assert not [name for name in sys.modules if name.split(".")[0] in ("audioldm", "prior_steps", "models")]
 """
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=root)

@@ -24,7 +24,7 @@ from translator.evaluation.report import as_json, check_new, held_out_markdown, 
 from translator.model import Translator
 from translator.shards.pairs import Batch
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 PHOTOS = REPOSITORY.parent / "shared" / "photos"
 DIM = 6
 NAMES = ("dog", "rain", "sea", "bell", "harp", "drum")
@@ -298,7 +298,7 @@ def test_pictures_that_cannot_be_read_are_named(pictures: list[Picture], tmp_pat
     report = evaluate_images(Files(PROMPTS), [bad[0], *pictures, bad[1]], PROMPTS, {"same": same})
     assert len(report.pictures) == len(pictures) and "2 could not be read" in markdown(report)
     assert [row["name"] for row in as_json(report)["skipped"]] == ["gone", "nothing"]
-    assert "no such picture" in report.skipped[0].why and "of no length" in report.skipped[1].why
+    assert "no such picture" in report.skipped[0].why and "have no length" in report.skipped[1].why
     with pytest.raises(InputError, match="none of 2 pictures could be read; the first: no such picture"):
         evaluate_images(Files(PROMPTS), bad, PROMPTS, {"same": same})
 
@@ -315,11 +315,11 @@ def test_ranks_beyond_the_classes_are_left_out(pictures: list[Picture]) -> None:
 @pytest.mark.parametrize("change, sentence", [
     ({"translators": {}}, "no translator"),
     ({"translators": {"bad": lambda clip, kind: same(clip, kind) * float("nan")}}, "bad gives vectors that are not"),
-    ({"translators": {"zero": lambda clip, kind: 0 * clip}}, "of no length"),
+    ({"translators": {"zero": lambda clip, kind: 0 * clip}}, "have no length"),
     ({"translators": {"wide": lambda clip, kind: Translator(8, 512)(clip)}}, "wide does not take vectors of 6"),
     ({"default": "other"}, '"other" is not among'),
     ({"prompts": {**PROMPTS, "sea": PROMPTS["dog"]}}, '"dog" and "sea" have the same prompt'),
-    ({"prompts": {name: PROMPTS[name] for name in NAMES if name != "harp"}}, 'no words for the class "harp"'),
+    ({"prompts": {name: PROMPTS[name] for name in NAMES if name != "harp"}}, 'the class "harp" has no prompt'),
     ({"prompts": {"dog": "a dog"}, "pictures": []}, "two classes or more"),
     ({"pictures": []}, "none of 0 pictures"),
 ])  # fmt: skip
@@ -351,7 +351,7 @@ def test_held_out_pairs_by_hand(pictures: list[Picture]) -> None:
     assert as_json(report)["held_out"]["translators"]["same"]["image"] == 1
     with pytest.raises(InputError, match="no held-out pairs"):
         judge_pairs(Batch(clip[:0], clap[:0], torch.zeros(0)), {"same": same})
-    with pytest.raises(InputError, match="of no length"):
+    with pytest.raises(InputError, match="have no length"):
         judge_pairs(pairs._replace(clap=0 * clap), {"same": same})
 
 

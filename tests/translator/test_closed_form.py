@@ -137,7 +137,7 @@ def test_pictures_without_captions_give_the_mean_of_images(tmp_path: Path) -> No
     expected = np.mean([row["clip"] / np.linalg.norm(row["clip"]) for row in alone], axis=0)
     np.testing.assert_allclose(found.clip_means[1], expected, atol=1e-6)
     one, facts = closed_form.fit("procrustes", sources[:1])
-    assert "no images were seen" in facts["note"] and torch.equal(one.clip_means[0], one.clip_means[1])
+    assert "no images in the data" in facts["note"] and torch.equal(one.clip_means[0], one.clip_means[1])
     with pytest.raises(InputError, match="no pairs to learn from"):
         closed_form.fit("ridge", sources[1:])
 
@@ -220,7 +220,7 @@ def test_a_memory_in_a_file(bank: Memory, tmp_path: Path) -> None:
 def test_a_memory_whose_captions_are_spoilt(bank: Memory, tmp_path: Path, change: dict) -> None:
     facts = {key: value for key, value in {**SPACES, **bank.facts(), **change}.items() if value is not None}
     save_file(bank.state_dict(), tmp_path / "x.safetensors", facts)
-    with pytest.raises(InputError, match="x.safetensors is not a translator: its tensors do not fit"):
+    with pytest.raises(InputError, match="x.safetensors is not a translator: its tensors or captions do not fit"):
         load_translator(tmp_path / "x.safetensors")
 
 
@@ -235,7 +235,7 @@ def test_a_memory_whose_captions_are_spoilt(bank: Memory, tmp_path: Path, change
 def test_tensors_that_do_not_fit(tmp_path: Path, state: dict) -> None:
     tensors = {name: torch.ones(shape) for name, shape in state.items()}
     save_file(tensors, tmp_path / "x.safetensors", {"captions": json.dumps(CAPTIONS), "sharpness": "6"})
-    with pytest.raises(InputError, match="x.safetensors is not a translator: its tensors do not fit"):
+    with pytest.raises(InputError, match="x.safetensors is not a translator: its tensors or captions do not fit"):
         load_translator(tmp_path / "x.safetensors")
 
 

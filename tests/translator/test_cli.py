@@ -110,17 +110,19 @@ def test_wrong_flags(command, arguments: tuple[str, ...], words: str) -> None:
 def test_list(command, tiny_folder: Path, spaces: tuple[str, str]) -> None:
     code, out, err = command("list", "--model", tiny_folder)
     assert (code, err) == (0, []) and all(space in out[0] for space in spaces) and out[0].startswith("tiny:")
-    names = [line[2:].split()[0] for line in out[1:]]
-    assert names[:18] == list(EIGHTEEN) and names[18:] == ["tiny_cos", "tiny_mse", "memory"]
-    by_name = dict(zip(names, out[1:], strict=True))
-    assert by_name["tiny_cos"].startswith("* ") and "installed  hidden 16, loss cos" in by_name["tiny_cos"]
-    assert by_name["wit_cos_512"].split(maxsplit=1) == ["wit_cos_512", "not there"]
-    assert by_name["memory"].endswith("made when it is first used")
+    assert out[1].split() == ["name", "loss", "width", "data", "R@1"]
+    names = [line[2:].split()[0] for line in out[2:]]
+    assert names == sorted([*EIGHTEEN, "tiny_cos", "tiny_mse", "memory"])
+    by_name = dict(zip(names, out[2:], strict=True))
+    assert by_name["tiny_cos"].split() == ["*", "tiny_cos", "cos", "16"]
+    assert by_name["wit_cos_512"].split(maxsplit=1) == ["wit_cos_512", "not installed"]
+    assert by_name["memory"].endswith("made at first use")
 
 
 def test_list_of_the_starter_and_of_nothing(command) -> None:
     code, out, _ = command("list")
     assert code == 0 and out[0].startswith("starter:") and any(line.startswith("* ") for line in out[1:])
+    assert all(line.endswith("%") for line in out if line[2:].startswith(("ridge ", "wit_cos_512 ")))
     refused(command("list", "--model", "nowhere"), "nowhere")
 
 
@@ -140,7 +142,7 @@ def test_train_several(command, shards: Path) -> None:
     code, _, err = command("train", *names, "--data", shards, *QUICK, "--captions", 20, "--half")
     assert code == 0 and files(Path("translators")) == before
     assert [f"{name}: already in translators" for name in names[:2]] == [line for line in err if "already" in line]
-    refused(command("train", "wit_cos_256", "--data", shards, *QUICK, "--lr", "0.5"), "there already, made with other")
+    refused(command("train", "wit_cos_256", "--data", shards, *QUICK, "--lr", "0.5"), "already exists, made with other")
     assert files(Path("translators")) == before
 
 
@@ -232,7 +234,7 @@ def test_show(command, shards: Path) -> None:
 
 def test_show_what_is_none(command) -> None:
     Path("words.safetensors").write_text("hello")
-    refused(command("show", "words.safetensors"), "words.safetensors is not a translator file that can be read")
+    refused(command("show", "words.safetensors"), "words.safetensors is not a readable translator file")
     refused(command("show", "nothing.safetensors"), "no such translator file: nothing.safetensors")
     save_translator("x.safetensors", Translator(8), {"clip_space": CLIP, "clap_space": CLAP})
     Path("x.json").write_text("{")
@@ -262,14 +264,14 @@ def test_installed_is_found_by_name(command, tiny_folder: Path, spaces, tmp_path
     assert "mine" in json.dumps(json.loads(Path(wav).with_suffix(".json").read_text()))
     before = files(tmp_path / "cache")
     make(file, spaces)
-    refused(command("install", file, "--model", tiny_folder), "called mine is installed already", str(target))
+    refused(command("install", file, "--model", tiny_folder), "called mine is already installed", str(target))
     assert files(tmp_path / "cache") == before
 
 
 def test_the_thesis_files_install_for_a_model_that_is_named(command, tiny_folder: Path, spaces, tmp_path: Path) -> None:
     network = Translator(16).eval()
     torch.save(network.state_dict(), "wit_cos_16.pth")
-    refused(command("install", "wit_cos_16.pth"), "does not say which spaces it belongs to; --model names a model")
+    refused(command("install", "wit_cos_16.pth"), "does not name its spaces; --model names a model")
     assert not (tmp_path / "cache").exists()
     assert command("install", "wit_cos_16.pth", "--model", tiny_folder)[0] == 0
     model, clip = LatentDiffusion.from_folder(tiny_folder, "cpu"), torch.randn(1, 512)
@@ -282,7 +284,7 @@ def test_wrong_spaces_do_not_install(command, tiny_folder: Path, spaces, tmp_pat
     file = make(tmp_path / "mine.safetensors", (CLIP, CLAP))
     refused(command("install", file, "--model", tiny_folder), f"spaces {CLIP} and {CLAP}, not to those of tiny")
     file.write_bytes(file.read_bytes()[:-100])
-    refused(command("install", file), "mine.safetensors is not a translator file that can be read")
+    refused(command("install", file), "mine.safetensors is not a readable translator file")
     refused(command("install", "nothing.safetensors"), "no such translator file")
     assert not (tmp_path / "cache").exists()
 
@@ -290,7 +292,7 @@ def test_wrong_spaces_do_not_install(command, tiny_folder: Path, spaces, tmp_pat
 def test_a_file_cannot_say_where_it_is_installed(command, tmp_path: Path) -> None:
     file = make(tmp_path / "evil.safetensors", (f"../../../..{tmp_path}/x", CLAP))
     before = files(tmp_path)
-    refused(command("install", file), "evil.safetensors is not a translator file that can be read")
+    refused(command("install", file), "evil.safetensors is not a readable translator file")
     assert files(tmp_path) == before
 
 
@@ -308,13 +310,13 @@ def test_text_files_become_a_shard_that_trains(command, tiny_folder: Path, space
     for row in make_rows(60):
         write_text_pair(Path("texts") / f"{row['id']}.txt", row["clip"], row["clap"])
     flags = ("--source", "audiocaps", "--kind", "text")
-    refused(command("import", "texts", "-o", "a.parquet", *flags), "give --model, or --spaces CLIP CLAP")
+    refused(command("import", "texts", "-o", "a.parquet", *flags), "give --model or --spaces CLIP CLAP")
     refused(command("import", "nowhere", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP), "no .txt files in nowhere")
     assert not Path("a.parquet").exists()
     code, _, err = command("import", "texts", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP)
     assert (code, err) == (0, ["60 pairs in a.parquet"])
     before = Path("a.parquet").read_bytes()
-    refused(command("import", "texts", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP), "a.parquet is there already")
+    refused(command("import", "texts", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP), "a.parquet already exists")
     assert Path("a.parquet").read_bytes() == before
     assert command("import", "texts", "-o", "b.parquet", *flags, "--model", tiny_folder)[0] == 0
     assert command("train", "audiocaps_cos_256", "--data", "b.parquet", "--held_out", "0.2", *QUICK)[0] == 0
@@ -333,7 +335,7 @@ def test_evaluate_on_held_out_pairs(command, tiny_folder: Path, spaces, tmp_path
     refused(command("evaluate", "--model", tiny_folder), "--images", "--data")
     refused(command("evaluate", "tiny_coz", "--model", tiny_folder, "--data", data), "did you mean tiny_cos")
     other = write_shard(tmp_path / "b.parquet", make_rows(60, dim=512), dim=512)
-    refused(command("evaluate", "--model", tiny_folder, "--data", other), "of other spaces than those of tiny")
+    refused(command("evaluate", "--model", tiny_folder, "--data", other), "shards are not those of tiny")
 
 
 def test_held_out_pairs_are_none_that_were_learnt_from(command, tiny_folder: Path, spaces, tmp_path: Path) -> None:
@@ -344,7 +346,7 @@ def test_held_out_pairs_are_none_that_were_learnt_from(command, tiny_folder: Pat
     shards = ("--data", pictures, data)  # the first one says nothing of CLAP
     assert command("train", "audiocaps_cos_16", *shards, "--held_out", "0.1", "--epochs", "1")[0] == 0
     judge = ("evaluate", "translators/audiocaps_cos_16.safetensors", "--model", tiny_folder, *shards)
-    refused(command(*judge, "--held_out", "0.2"), "only 0.1 were held out")
+    refused(command(*judge, "--held_out", "0.2"), "only 0.1 of the pairs held out")
     refused(command(*judge, "--held_out", "0.1", "--seed", "-1"), "seed")
     assert command(*judge, "--held_out", "0.1")[0] == 0
 

@@ -1,0 +1,295 @@
+"""What the sub-commands of ``audioldm-translator`` do.
+
+``audioldm`` provides a ``HostModel``, which has all that belongs to a model; nothing of ``audioldm`` is imported here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from . import InputError, settings, zoo
+from .settings import EIGHTEEN, MEMORY, Settings
+
+if TYPE_CHECKING:
+    from .evaluation.judge import Towers
+    from .evaluation.pictures import Picture
+    from .shards.pairs import Batch, Pairs
+    from .shards.parquet import Shard
+
+SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {  # fields of Settings that are flags of train
+    "epochs": (int, "maximum number of epochs"),
+    "lr": (float, "learning rate of Adam"),
+    "hidden": (int, "width of the hidden layers; overrides the name's"),
+    "batch": (int, "pairs in a batch"),
+    "dropout": (float, "dropout probability"),
+    "temperature": (float, "temperature of the contrastive loss"),
+    "noise": (float, "maximum length of the noise on the unit input"),
+    "patience": (int, "epochs without improvement before training stops; 0: never stop"),
+    "gain": (float, "smallest improvement, as a share of the held-out loss's whole decrease"),
+    "held_out": (float, "share of held-out pairs"),
+    "seed": (int, "random seed"),
+}
+
+
+class HostModel(Protocol):
+    """A model of ``audioldm``, for whose spaces translators are trained, evaluated and installed."""
+
+    name: str
+    spaces: tuple[str, str]  # fingerprints of CLIP and CLAP space
+    roots: list[Path]  # folders that are searched for translators, in order
+    home: Path  # where they are installed: <home>/<clip space>-<clap space>/<name>.safetensors
+    default: str | None  # name of the model's default translator
+
+    @property
+    def dim(self) -> int:
+        """Dimensions of both spaces."""
+        ...
+
+    @property
+    def sounds(self) -> dict[str, str]:
+        """Sounds that the model knows -> their prompts; may be empty."""
+        ...
+
+    @property
+    def encoders(self) -> Towers:
+        """The model's towers, loaded at first use."""
+        ...
+
+    def find(self, name: str) -> zoo.Entry:
+        """Find the translator called ``name``, or the file at that path. Raises InputError."""
+        ...
+
+    def imagehear(self) -> list[Picture]:
+        """Return the test set ImageHear, downloaded once."""
+        ...
+
+
+Host = Callable[[str | None], HostModel]  # opens a model by its name; None: the default
+
+
+def list_translators(args: argparse.Namespace, host: Host) -> None:
+    """Print a table of all translators for a model."""
+    model = host(args.model)
+    print(f"{model.name}: CLIP space {model.spaces[0]}, CLAP space {model.spaces[1]} (* default)")
+    found = _installed(model)
+    missing = {name: "not installed" for name in EIGHTEEN if name not in found}
+    if MEMORY not in found:
+        missing[MEMORY] = "made at first use"
+    print("\n".join(zoo.table(found.values(), model.default, missing)))
+
+
+def _installed(model: HostModel) -> dict[str, zoo.Entry]:
+    """All translators for the model's spaces, by name."""
+    entries = (entry for root in dict.fromkeys(model.roots) for entry in zoo.available(root))
+    return _by_name(entry for entry in entries if entry.fits(*model.spaces))
+
+
+def _by_name(entries: Iterable[zoo.Entry]) -> dict[str, zoo.Entry]:
+    """Of two with one name, the first counts."""
+    return {entry.name: entry for entry in reversed(list(entries))}
+
+
+def train(args: argparse.Namespace, host: Host) -> None:
+    """Train, fit or draw the named translators."""
+    names = list(dict.fromkeys(name for given in args.names for name in (EIGHTEEN if given == "all" else [given])))
+    fitted = [name for name in names if name in settings.CLOSED_FORM]
+    from .shards.parquet import open_shards
+
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"{args.out} is a file; --out must be a folder")
+    shards = open_shards(args.data)
+    known = sorted({shard.source for shard in shards})
+    wanted = [_settings(name, known, args) for name in names if name not in (*fitted, MEMORY)]
+    used = {source for one in wanted for source in one.sources}
+    if len(wanted) < len(names) or any(one.centred for one in wanted):
+        used = set(known)
+    sources = _pairs(shards, used, 0.05 if args.held_out is None else args.held_out)
+    from .training import closed_form, memory
+    from .training.train import train as train_networks
+
+    if wanted:
+        train_networks(wanted, sources, args.out, device=_check_device(args.device), half=args.half, report=_say)
+    for name in fitted:
+        _say(f"{name}: {closed_form.make(name, sources, args.out, half=args.half)}")
+    if MEMORY in names:
+        _say(f"memory: {memory.make(sources, args.out, size=args.captions, seed=args.seed or 0)}")
+
+
+def _settings(name: str, known: Sequence[str], args: argparse.Namespace) -> Settings:
+    """The settings of a name, changed by the flags. Raises InputError."""
+    try:
+        chosen = settings.parse(name, known)
+    except InputError:
+        wanted = settings.parse(name).sources if settings.trainable(name) else ()
+        if missing := [source for source in wanted if source not in known]:
+            raise InputError(
+                f"{name} learns from {' and '.join(wanted)}; --data has no shards of {' or '.join(missing)}"
+            ) from None
+        raise
+    given = {flag: value for flag in SETTINGS if (value := getattr(args, flag)) is not None}
+    return replace(chosen, **given, weights=_weights(args.weights, chosen.sources)).checked()
+
+
+def _weights(given: Sequence[str] | None, sources: Sequence[str]) -> tuple[float, ...]:
+    if not given or len(sources) < 2:
+        return ()
+    try:
+        pairs = dict(word.rsplit("=", 1) for word in given)
+        return tuple(float(pairs[source]) for source in sources)
+    except (ValueError, KeyError):
+        raise InputError(f"--weights needs a share for each source: {' '.join(f'{s}=1' for s in sources)}") from None
+
+
+def _pairs(shards: Sequence[Shard], wanted: set[str], held_out: float) -> dict[str, Pairs]:
+    from .shards.pairs import Pairs
+
+    if not 0 < held_out < 1:
+        raise InputError("the held-out share must lie between 0 and 1")
+    by_source: dict[str, list[Shard]] = {}
+    for shard in shards:
+        by_source.setdefault(shard.source, []).append(shard)
+    return {source: Pairs(own, held_out) for source, own in sorted(by_source.items()) if source in wanted}
+
+
+def _check_device(name: str) -> str:
+    import torch
+
+    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
+        raise InputError(f'the device "{name}" is not available; --device cpu trains without a GPU')
+    return name
+
+
+def evaluate(args: argparse.Namespace, host: Host) -> None:
+    """Evaluate translators on photographs, held-out pairs or both, and print the tables."""
+    from .evaluation import judge, report
+    from .evaluation.pictures import class_prompts, read_pictures, read_prompts
+    from .model import load_translator
+
+    if not args.images and not args.data:
+        raise InputError("give photographs (--images), shards (--data) or both")
+    if args.out:
+        report.check_new(args.out)
+    if args.seed < 0:
+        raise InputError("the seed must be a whole number from 0 on")
+    model = host(args.model)
+    held_out = _held_out(args, model) if args.data else None
+    chosen = _by_name(map(model.find, args.names)) or _installed(model)
+    translators = {name: load_translator(entry.path) for name, entry in chosen.items()}
+    for name, entry in chosen.items():
+        if args.data and float(entry.metadata.get("held_out", 1)) < args.held_out:
+            raise InputError(
+                f"{name} was trained with only {entry.metadata['held_out']} of the pairs held out; "
+                "--held_out must not be larger"
+            )
+    if held_out is not None and not args.images:
+        print(report.held_out_markdown(judge.judge_pairs(held_out, translators)))
+        return
+    pictures = model.imagehear() if args.images == "imagehear" else read_pictures(args.images, args.root)
+    given = model.sounds if args.prompts == "known" else read_prompts(args.prompts) if args.prompts else None
+    found = judge.evaluate_images(
+        model.encoders, pictures, class_prompts(pictures, given), translators,
+        default=model.default if model.default in translators else None, held_out=held_out, seed=args.seed,
+    )  # fmt: skip
+    print(report.markdown(found))
+    if args.out:
+        report.save(found, args.out)
+        _say(f"tables, JSON and pictures: {args.out}")
+
+
+def _held_out(args: argparse.Namespace, model: HostModel) -> Batch:
+    """The held-out pairs of all shards."""
+    from .shards.pairs import join
+    from .shards.parquet import open_shards
+
+    shards = open_shards(args.data)
+    if (shards[0].clip_space, next((s.clap_space for s in shards if s.clap_space), None)) != tuple(model.spaces):
+        raise InputError(f"the spaces of the shards are not those of {model.name}")
+    sources = _pairs(shards, {shard.source for shard in shards}, args.held_out)
+    parts = [pairs.held_out_pairs() for pairs in sources.values() if pairs.held_out]
+    if not parts:
+        raise InputError("there are too few pairs to hold any out")
+    return join(parts)
+
+
+def show(args: argparse.Namespace, host: Host) -> None:
+    """Print a file's tensors, its metadata and the JSON beside it."""
+    from .model import load_translator
+
+    translator = load_translator(args.file)
+    beside = _read_json_beside(args.file)
+    tensors = translator.state_dict()
+    print(f"{args.file}: {type(translator).__name__}, {sum(tensor.numel() for tensor in tensors.values()):,} numbers")
+    for name, tensor in tensors.items():
+        print(f"  {name:12} {' x '.join(map(str, tensor.shape))}")
+    for key, value in sorted(translator.metadata.items()):
+        plain = "".join(sign if sign.isprintable() else "?" for sign in value)
+        print(f"  {key}: {plain if len(plain) < 100 else plain[:97] + '…'}")
+    if not translator.metadata:
+        print("  no metadata: the file does not name its spaces")
+    if beside is not None:
+        print(json.dumps(beside, indent=2))
+
+
+def _read_json_beside(file: Path) -> object:
+    """The content of the JSON file beside a translator; None if there is none. Raises InputError."""
+    path = file.with_suffix(".json")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError):
+        raise InputError(f"{path} is not a readable JSON file") from None
+
+
+def install(args: argparse.Namespace, host: Host) -> None:
+    """Copy a translator to where models look for it."""
+    from .files import write
+    from .model import load_translator, save_translator
+
+    entry, model = zoo.read_entry(args.file), host(args.model)
+    translator = load_translator(args.file)
+    clip, clap = entry.spaces
+    if clip is None or clap is None:
+        if args.model is None:
+            raise InputError(f"{args.file} does not name its spaces; --model names a model that has them")
+        if translator.dim != model.dim:
+            raise InputError(
+                f"the spaces of {args.file} have {translator.dim} dimensions, those of {model.name} {model.dim}"
+            )
+        clip, clap = model.spaces
+    elif args.model is not None and not entry.fits(*model.spaces):
+        raise InputError(f"{args.file} belongs to the spaces {clip} and {clap}, not to those of {model.name}")
+    target = model.home / f"{clip}-{clap}" / f"{entry.name}.safetensors"
+    if target.exists():
+        raise InputError(f"a translator called {entry.name} is already installed: {target}")
+    if entry.spaces == (clip, clap):
+        write(target, args.file.read_bytes())
+    else:
+        save_translator(target, translator, {**entry.metadata, "clip_space": clip, "clap_space": clap})
+    if args.file.with_suffix(".json").is_file():
+        shutil.copyfile(args.file.with_suffix(".json"), target.with_suffix(".json"))
+    _say(f"installed: {target}")
+    if (clip, clap) != tuple(model.spaces):
+        _say(f"its spaces are {clip} and {clap}, not those of {model.name}")
+
+
+def import_text_files(args: argparse.Namespace, host: Host) -> None:
+    """Convert a folder of text files to a shard."""
+    from .shards.text_files import import_folder
+
+    spaces = tuple(args.spaces) if args.spaces else host(args.model).spaces if args.model else None
+    if spaces is None:
+        raise InputError("text files do not name their spaces: give --model or --spaces CLIP CLAP")
+    count = import_folder(args.folder, args.out, args.source, args.kind, *spaces)
+    _say(f"{count} pairs in {args.out}")
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
