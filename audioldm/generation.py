@@ -127,6 +127,8 @@ def generate(
         on_note: receives each remark for the user.
     """
     options.check()
+    if options.guidance_scale == 0:
+        on_note("with a guidance scale of 0 the prompt is not used; 1 follows it without guidance")
     if options.edits and original is None:
         raise InputError(f"--mode {options.mode} begins with a sound: give its file with -f")
     if options.n_candidates > 1 and not model.clap.hears:

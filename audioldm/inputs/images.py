@@ -31,6 +31,7 @@ from .web import LIMITS, Limits, download, label, too_many_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  # no EPS: it runs programs
 OWN = Limits(max_bytes=2_000_000_000, max_pixels=300_000_000)  # of local files; a JPEG of 200 megapixels takes 300 MB
+SOUND = re.compile(rb"RIFF....WAVE|fLaC|OggS|ID3|FORM....AIFF|....ftypM4A", re.S)  # how its file begins
 HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.
 MAX_JPEG_WORK = 10_000_000_000  # pixels × scans; a photo of 40 megapixels with 12 scans has 5e8
@@ -235,6 +236,8 @@ def _what_else(data: bytes) -> str:
         return "is a web page, not an image; give the address of the image itself"
     if b"<svg" in head:
         return "is an SVG drawing; vector images must be exported to PNG first"
+    if SOUND.match(data):
+        return "is a sound, not a picture; give it with -f"
     if HEIC.match(data):
         return f"is a HEIC photo that {CANNOT}"
     return f"is not an image that can be read ({', '.join(FORMATS)}), or it is damaged"

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from translator.files import sha256
 
 from .. import translators
-from ..inputs.prompt import is_data_uri
+from ..inputs.names import is_data_uri
 
 if TYPE_CHECKING:
     from ..generation import Sound
