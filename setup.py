@@ -13,6 +13,7 @@ setup(
     package_dir={"audioldm.models": "models"},
     package_data={
         "audioldm.models": ["*.json", "*.md", "starter/**/*", "translators/**/*"],
+        "audioldm": ["py.typed"],
         "translator": ["py.typed"],
         "prior_steps": ["py.typed"],
     },

@@ -5,7 +5,22 @@ milliseconds and import neither torch nor numpy.
 """
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import InputError as InputError
+    from .latent_diffusion.model import LatentDiffusion as LatentDiffusion
+    from .options import GenerateOptions as GenerateOptions
+    from .outputs.destination import get_time as get_time
+    from .outputs.destination import save_wave as save_wave
+    from .pipeline import build_model as build_model
+    from .pipeline import image_to_audio as image_to_audio
+    from .pipeline import style_transfer as style_transfer
+    from .pipeline import super_resolution_and_inpainting as super_resolution_and_inpainting
+    from .pipeline import text_to_audio as text_to_audio
+    from .utils import get_duration as get_duration
+    from .utils import round_up_duration as round_up_duration
+    from .utils import seed_everything as seed_everything
 
 __version__ = "0.1.0"
 
@@ -31,7 +46,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    globals()[name] = value  # asked once
+    globals()[name] = value  # not asked again
     return value
 
 

@@ -10,6 +10,7 @@ import io
 import math
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from translator.files import write_new
 
-from .errors import InputError
+from .errors import InputError, missing_name
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 1024  # samples, also the Hann window's length: 64 ms
@@ -29,6 +30,11 @@ N_MELS = 64
 F_MIN, F_MAX = 0.0, 8_000.0  # Hz
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling filter, and the share of the band that it keeps
 TAPS = 1 << 20  # samples of the input that are weighted at once
+GONE = {
+    "wav_to_fbank": "use audioldm.audio.log_mel on what audioldm.inputs.sounds.read_wave gives",
+    "TacotronSTFT": "use audioldm.audio.log_mel",
+    "read_wav_file": "use audioldm.inputs.sounds.read_wave",
+}
 LOG_FLOOR = 1e-5  # magnitudes below are raised to it before the logarithm, so log-mel >= -11.51
 
 
@@ -100,3 +106,7 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
         raise
     except OSError as error:
         raise InputError(f"cannot write in the folder {path.parent}: {error.strerror}") from None
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_name(__name__, name, GONE)

@@ -17,7 +17,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,8 @@ from .outputs.manifest import FIELDS, Manifest
 from .outputs.progress import Progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .inputs.rows import Row
     from .inputs.sounds import Original
     from .latent_diffusion.model import LatentDiffusion
@@ -95,7 +97,7 @@ class Batch:
         self.negative, self.original = negative, original
         self.count: Counter[str] = Counter()  # rows: ok, failed, skipped, with a warning
         self._hash = lru_cache(maxsize=None)(sha256)  # of translators, which are few
-        self._encode_negative = lru_cache(maxsize=1)(partial(conditioning.encode_prompt, model, negative))
+        self._negative_vectors: dict[str | None, Tensor] = {}  # by translator
 
     def do(self, row: Row) -> dict[str, Any] | None:
         """Make a row's sounds and return its line of the manifest, or None if they are there already.
@@ -170,10 +172,11 @@ class Batch:
         prompt = read_prompt(row.prompt, on_note=notes.append)
         vector = conditioning.condition(self.model, prompt, translator, notes.append)
         rejected = self.negative if against is None else read_prompt(against, on_note=notes.append)
-        if against is not None:
+        negative = self._negative_vectors.get(translator) if against is None else None
+        if rejected is not None and negative is None:
             negative = conditioning.encode_prompt(self.model, rejected, translator, notes.append)
-        else:
-            negative = None if rejected is None else self._encode_negative(translator)
+            if against is None:
+                self._negative_vectors = {translator: negative}
         facts = record.make_record(
             self.model, prompt, translator, options, negative=rejected, original=self.original
         )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING, Any
 
 from . import translators
@@ -136,7 +138,7 @@ def mix(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         weight, vector = counted[0]
         return vector if weight > 0 else -vector
     largest = max(abs(weight) for weight, _ in counted)  # 1e300 squared is no number
-    total = sum(weight / largest * vector.double() for weight, vector in counted)
+    total = reduce(add, (weight / largest * vector.double() for weight, vector in counted))
     length = float(total.norm())
     if not length > 1e-4:
         raise InputError("the weighted prompts cancel each other out")

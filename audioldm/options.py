@@ -121,13 +121,12 @@ def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: boo
 
 def _number(name: str, value: Any, low: float, high: float, unit: str = "") -> None:
     # Written so that NaN, which compares false with everything, fails.
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not (number and low <= value <= high):
+    if not (isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= float(value) <= high):
         raise InputError(f"the {name} must be a number from {low} to {high}{unit}, not {_shown(value)}")
 
 
 def _whole(name: str, value: Any, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise InputError(f"the {name} must be a whole number from {low} to {high}, not {_shown(value)}")
 
 

@@ -16,12 +16,13 @@ import numpy as np
 
 from . import registry
 from .conditioning import check_weights, condition_all, encode_prompt, read_negative
-from .errors import InputError
+from .errors import InputError, missing_name
 from .generation import generate
 from .inputs.prompt import Prompt, kind_of, read_prompts
 from .inputs.sounds import Original, read_original
 from .latent_diffusion.model import LatentDiffusion
 from .options import GenerateOptions
+from .utils import round_up_duration, seed_everything
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +31,18 @@ if TYPE_CHECKING:
     What = str | PathLike[str] | Image | np.ndarray | bytes | BinaryIO
     Sound = str | PathLike[str] | np.ndarray | tuple[int, np.ndarray] | bytes | BinaryIO
 
-__all__ = ["build_model", "image_to_audio", "style_transfer", "super_resolution_and_inpainting", "text_to_audio"]
+__all__ = [
+    "build_model", "image_to_audio", "round_up_duration", "seed_everything", "style_transfer",
+    "super_resolution_and_inpainting", "text_to_audio",
+]  # fmt: skip
+GONE = {
+    "set_cond_audio": "pass the sound as original_audio_file_path of text_to_audio",
+    "set_cond_text": "text_to_audio tells texts, images and sounds apart by itself",
+    "make_batch_for_text_to_audio": "text_to_audio takes batchsize",
+    "duration_to_latent_t_size": "use audioldm.latent_diffusion.codec.latent_shape(model, duration)",
+    "DDIMSampler": "use audioldm.latent_diffusion.sampling",
+    "default_audioldm_config": "a model's folder holds its configuration",
+}
 
 
 def build_model(
@@ -238,3 +250,7 @@ def _without_none(given: dict[str, Any]) -> dict[str, Any]:
 def _no_config(config: Any) -> None:
     if config is not None:
         raise InputError("config must be left out: the model's folder says how it is built")
+
+
+def __getattr__(name: str) -> Any:
+    raise missing_name(__name__, name, GONE)

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from translator import settings, zoo
 
@@ -87,7 +87,7 @@ def load(model: LatentDiffusion, name: str | None = None) -> nn.Module:
         from translator.model import load_translator
 
         translator = load_translator(entry.path)
-        _check_dimensions(model, entry, translator.dim)
+        _check_dimensions(model, entry, cast(int, translator.dim))
         model.translators[entry.path] = translator
     return model.translators[entry.path]
 
@@ -114,8 +114,8 @@ def make_memory(model: LatentDiffusion) -> Path:
     captions = (registry.models_dir() / "translators" / CAPTIONS).read_text(encoding="utf-8").splitlines()
     path = home() / f"{clip_space}-{clap_space}" / f"{settings.MEMORY}.safetensors"
     log.warning("%s reads %d captions with both text towers, once", model.folder.name, len(captions))
-    vectors = [_read(encode, captions) for encode in (model.clip.encode_text_batch, model.clap.encode_text_batch)]
-    memory = Memory(*vectors, captions)
+    clip = _encode_all(model.clip.encode_text_batch, captions)
+    memory = Memory(clip, _encode_all(model.clap.encode_text_batch, captions), captions)
     facts = {"name": settings.MEMORY, "kind": "memory", "clip_space": clip_space, "clap_space": clap_space}
     try:
         save_translator(path, memory, {**facts, **memory.facts()})
@@ -124,7 +124,7 @@ def make_memory(model: LatentDiffusion) -> Path:
     return path
 
 
-def _read(encode: Callable[[Sequence[str]], Tensor], captions: Sequence[str]) -> Tensor:
+def _encode_all(encode: Callable[[Sequence[str]], Tensor], captions: Sequence[str]) -> Tensor:
     """(N, dim) of ``captions``, those of like length together; a bar for people."""
     import torch
     from tqdm import tqdm

@@ -124,17 +124,17 @@ def download(
             transfer = Transfer(url, part, path, size=size, about=about, note=note, pauses=pauses)
             for last_try in (False, True):
                 whole_at_once = transfer.run()
-                found = _examine(part, path, wanted)
-                if isinstance(found, dict):
+                hashes, fault = _examine(part, path, wanted)
+                if fault is None:
                     break
                 forget(part)
                 os.truncate(part, 0)
-                if whole_at_once or last_try:  # else the pieces may be of different versions: once more, afresh
-                    raise InputError(f"the file that {url} gave {found}; it was not kept")
+                if whole_at_once or last_try:  # otherwise the pieces may be of different versions: begin anew once
+                    raise InputError(f"the file that {url} gave {fault}; it was not kept")
             _sync(part)
             os.replace(part, path)
             forget(part)
-            _record(path, found)
+            _record(path, hashes)
             _sync(path.parent)
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror or error}") from error
@@ -194,24 +194,24 @@ def _is_verified(path: Path, md5: str | None) -> bool:
 
 def _passes(path: Path, wanted: _Wanted) -> bool:
     """Whether the unverified file ``path`` is sound; a sound one is recorded, any other put aside, which is said."""
-    found = _examine(path, path, wanted)
-    if isinstance(found, dict):
-        _record(path, found)
+    hashes, fault = _examine(path, path, wanted)
+    if fault is None:
+        _record(path, hashes)
         return True
     aside = path.with_name(f"{path.name}.corrupt")
     os.replace(path, aside)
-    log.warning("%s %s; it is now called %s and is downloaded anew", path, found, aside.name)
+    log.warning("%s %s; it is now called %s and is downloaded anew", path, fault, aside.name)
     return False
 
 
-def _examine(file: Path, path: Path, wanted: _Wanted) -> dict[str, str] | str:
-    """The hashes of ``file``, which is or becomes ``path``, or the end of a sentence on what is wrong with it.
+def _examine(file: Path, path: Path, wanted: _Wanted) -> tuple[dict[str, str], str | None]:
+    """The hashes of ``file``, which is or becomes ``path``, and the end of a sentence on what is wrong with it, if any.
 
     The first that is known decides: the publisher's hash, that of an earlier download, the file's own structure.
     """
     actual = file.stat().st_size
     if wanted.size not in (None, actual):
-        return f"has {actual} bytes instead of {wanted.size}"
+        return {}, f"has {actual} bytes instead of {wanted.size}"
     if actual > LARGE:
         log.warning("checking %s", path.name)
     hashes = _hashes(file)
@@ -224,7 +224,7 @@ def _examine(file: Path, path: Path, wanted: _Wanted) -> dict[str, str] | str:
         fault = None if known else f"has another hash than at its first download ({note})"
     else:
         fault = wanted.check(file) if wanted.check else None
-    return fault or hashes
+    return hashes, fault
 
 
 def _record(path: Path, hashes: dict[str, str]) -> None:

@@ -93,7 +93,7 @@ def corrected_unet_config(config: dict[str, Any]) -> tuple[dict[str, Any], str |
     said = config.get("attention_head_dim", DEFAULT_HEADS)
     if head is None or not audioldm or said != DEFAULT_HEADS or config.get("num_attention_heads") is not None:
         return config, None
-    heads = [count // head for count in channels]
+    heads = [count // head for count in channels or ()]
     note = (
         f"the UNet's config says {said} attention heads in every block, a known mistake of the hub's AudioLDM folders; "
         f"{', '.join(map(str, heads[:-1]))} and {heads[-1]} are used, as in the original"
@@ -167,7 +167,7 @@ def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
         return f"there is no folder {repo_id}, and {host} has no such repository, or not for everyone"
     if isinstance(error, errors.HFValidationError):
         return f"there is no folder {repo_id}, and no repository can have this name"
-    causes = [error]
+    causes: list[BaseException] = [error]
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):

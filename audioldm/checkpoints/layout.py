@@ -167,8 +167,9 @@ def _check_audio_tower(folder: ModelFolder) -> None:
     if PROJECTIONS[1] not in ours:
         raise InputError(f"{folder.path / 'clap'} has no audio tower; it can as well be left out")
     wanted, given = theirs.get(PROJECTIONS[0]), ours.get(PROJECTIONS[0])
-    same = wanted is not None and given is not None and given.shape == wanted.shape
-    if not (same and given.allclose(wanted, rtol=1e-2, atol=1e-4)):  # so near that one may be stored in 16 bits
+    if wanted is None or given is None or given.shape != wanted.shape or not given.allclose(
+        wanted, rtol=1e-2, atol=1e-4  # one of them may be stored in 16 bits
+    ):
         raise InputError(f"{folder.path / 'clap'} is the CLAP of another model than text_encoder/ beside it")
 
 

@@ -6,9 +6,9 @@ initialises at random what it then overwrites, and prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 from zipfile import is_zipfile
 
 import torch
@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
+
+M = TypeVar("M", bound=nn.Module)
 
 IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
@@ -47,12 +49,17 @@ def _read_pickle(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
         raise ValueError from error
 
 
+def from_config(network: type[M], config: Mapping[str, Any]) -> M:
+    """``network.from_config(config)`` of diffusers, whose annotation allows a tuple as well."""
+    return cast(Any, network).from_config(config)
+
+
 def load(
-    build: Callable[[], nn.Module],
+    build: Callable[[], M],
     weights: Path,
     prefixes: Sequence[str] = ("",),
     adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
-) -> nn.Module:
+) -> M:
     """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
 
     Every tensor must have its place and every place its tensor, but for buffers that mean nothing (IGNORED).

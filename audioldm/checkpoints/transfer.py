@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -28,7 +29,7 @@ CHUNK = 1 << 17  # bytes written at once
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and without a byte
 PASSING = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which it is tried again
 HEADERS = {
-    "User-Agent": f"audioldm (fetches model weights) python-requests/{requests.__version__}",
+    "User-Agent": f"audioldm (fetches model weights) python-requests/{metadata.version('requests')}",
     "Accept-Encoding": "identity",  # a range is counted in the bytes of the file
 }
 

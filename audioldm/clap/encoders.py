@@ -47,7 +47,7 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self._place.device
+        return self.get_buffer("_place").device
 
     @property
     def hears(self) -> bool:
@@ -62,7 +62,7 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
         if self.embed_mode == "audio":
             vectors = self.encode_audio(list(torch.as_tensor(batch).cpu().float().numpy()))
         else:
-            vectors = self.encode_text([batch] if isinstance(batch, str) else list(batch))
+            vectors = self.encode_text([batch] if isinstance(batch, str) else [str(text) for text in batch])
         return rearrange(vectors, "b d -> b 1 d")
 
     def get_unconditional_condition(self, batchsize: int) -> Tensor:
@@ -277,8 +277,9 @@ def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int,
     """(width, height) after resizing; the short side becomes shortest_edge, the long one is rounded down."""
     if isinstance(wanted, dict) and "height" in wanted:
         return wanted["width"], wanted["height"]
-    edge = wanted["shortest_edge"] if isinstance(wanted, dict) else wanted
-    return tuple(edge if side == min(size) else int(edge * side / min(size)) for side in size)
+    edge, short = wanted["shortest_edge"] if isinstance(wanted, dict) else wanted, min(size)
+    width, height = (edge if side == short else int(edge * side / short) for side in size)
+    return width, height
 
 
 class _Tokenizer:

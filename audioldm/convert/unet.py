@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import hub
+from ..checkpoints.load import from_config
 from ..errors import InputError
 from .tables import Tensors, check, count, need, rename
 
@@ -77,7 +78,7 @@ def convert(state: Tensors, head_channels: int | None = None) -> tuple[dict[str,
     tensors = rename(state, _table(state))
     config = configuration(state, head_channels)
     with torch.device("meta"):
-        module = UNet2DConditionModel.from_config(config)
+        module = from_config(UNet2DConditionModel, config)
     check(module, tensors)
     return dict(module.config), tensors
 

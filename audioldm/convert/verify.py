@@ -51,7 +51,7 @@ def unet(model: LatentDiffusion, golden: Arrays) -> Check:
 
 def vae(model: LatentDiffusion, golden: Arrays) -> Check:
     """Both ways, with the noise that was drawn from the posterior."""
-    scale = model.vae.config.scaling_factor
+    scale = model.vae.config["scaling_factor"]
     yield "VAE decode", model.vae.decode(golden["z"]).sample, golden["decode"], DECODE
     yield "VAE decode, scaled", model.vae.decode(golden["z"] / scale).sample, golden["decode_first_stage"], DECODE
     posterior = model.vae.encode(golden["mel_in"]).latent_dist
@@ -141,7 +141,7 @@ def e2e_text_to_audio(model: LatentDiffusion, golden: dict[str, Any]) -> Check:
         ours = sampling.denoise(predict, scheduler, sampling.draw(latents.shape, generator), generator)
         yield f"whole call, {count}: latents", ours, latents, LATENTS
         if count == 1:
-            decoded = model.vae.decode(ours / model.vae.config.scaling_factor).sample
+            decoded = model.vae.decode(ours / model.vae.config["scaling_factor"]).sample
             yield "whole call, 1: wave", model.vocoder(decoded[:, 0]), golden["n1_wave"][:, 0], LATENTS
 
 
@@ -199,7 +199,7 @@ def _complete(comparisons: Check, file: Path) -> Check:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print a line for each comparison; returns 0, 1 if one is beyond its tolerance, or 2 for a bad folder."""
-    parser = argparse.ArgumentParser("python -m audioldm.convert.verify", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m audioldm.convert.verify", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("folder", type=Path)
     try:
         rows = verify(parser.parse_args(argv).folder)

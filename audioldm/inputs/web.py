@@ -22,6 +22,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any
 from urllib.parse import urljoin
 
@@ -33,7 +34,7 @@ from ..errors import InputError
 
 ALLOW_PRIVATE_VARIABLE = "AUDIOLDM_ALLOW_PRIVATE_URLS"  # "1" allows private and local addresses
 HEADERS = {
-    "User-Agent": f"audioldm (image to sound, fetches one image) python-requests/{requests.__version__}",
+    "User-Agent": f"audioldm (image to sound, fetches one image) python-requests/{metadata.version('requests')}",
     "Accept": "image/*",
     "Accept-Encoding": "identity",  # a body that comes compressed all the same is decoded, and counted then
 }
@@ -107,7 +108,7 @@ def download(
                 location = response.headers.get("Location")
                 if response.status_code not in REDIRECTS or not location:
                     return _body(response, label(url), limits)
-            url = _redirect_target(request.url, location)
+            url = _redirect_target(request.url or url, location)
     raise DownloadError(f"{label(url)} lies behind more than {limits.max_redirects} redirects", "redirects")
 
 
@@ -222,7 +223,7 @@ class _Guard:
             found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             raise _unreachable(host, "no address is known for this name") from error
-        addresses = list(dict.fromkeys(sockaddr[0] for *_, sockaddr in found))
+        addresses = list(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
         for address in addresses:
             self._check(host, address)
         failure = None

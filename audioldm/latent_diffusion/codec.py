@@ -38,7 +38,7 @@ def window(model: LatentDiffusion) -> int:
 @torch.inference_mode()
 def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
     """Log-mel (1, 1, T * f, 64) -> mean and standard deviation (1, C, T, F) of its latents, scaled for the UNet."""
-    factor, scale = model.sizes.factor, model.vae.config.scaling_factor
+    factor, scale = model.sizes.factor, model.vae.config["scaling_factor"]
 
     def piece(start: int, stop: int) -> Tensor:
         posterior = model.vae.encode(mel[:, :, start * factor : stop * factor]).latent_dist
@@ -52,7 +52,7 @@ def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
 @torch.inference_mode()
 def to_mel(model: LatentDiffusion, latents: Tensor) -> Tensor:
     """Latents (1, C, T, F) -> log-mel (1, 1, T * f, 64)."""
-    latents = latents / model.vae.config.scaling_factor
+    latents = latents / model.vae.config["scaling_factor"]
 
     def piece(start: int, stop: int) -> Tensor:
         return model.vae.decode(latents[:, :, start:stop]).sample

@@ -123,7 +123,8 @@ def _begin(source: Source, seed: int) -> tuple[torch.Generator, Tensor]:
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     clean = source.mean + source.deviation * sampling.draw(source.mean.shape, generator).to(source.mean.device)
-    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
+    for _ in range(2):
+        torch.rand(1, generator=generator)
     return generator, clean
 
 

@@ -21,11 +21,15 @@ from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     import torch
     from torch import Tensor, nn
 
     from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
 
+    M = TypeVar("M", bound=nn.Module)
 
 # For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
 CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
@@ -92,7 +96,10 @@ class LatentDiffusion:
         """UNet2DConditionModel: (B, C, T, F) latents, timestep, class_labels (B, 512) -> (B, C, T, F)."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        return self._load("unet", lambda _: UNet2DConditionModel.from_config(dict(self._unet_config)))
+        from ..checkpoints.load import from_config
+
+        config = dict(self._unet_config)
+        return self._load("unet", lambda _: from_config(UNet2DConditionModel, config))
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -124,19 +131,22 @@ class LatentDiffusion:
         return config
 
     @cached_property
-    def vae(self) -> nn.Module:
+    def vae(self) -> Any:  # diffusers annotates its methods with less than they return
         """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        return self._load("vae", AutoencoderKL.from_config, hub.current_names)
+        from ..checkpoints.load import from_config
+
+        return self._load("vae", lambda config: from_config(AutoencoderKL, config), hub.current_names)
 
     @cached_property
     def vocoder(self) -> nn.Module:
         """SpectralVocoder or AudioLDM's HiFi-GAN, as its config says: log-mel (B, frames, 64) -> waves (B, N)."""
         if self._config("vocoder").get("_class_name") == "SpectralVocoder":
+            from ..checkpoints.load import from_config
             from .vocoder import SpectralVocoder
 
-            return self._load("vocoder", SpectralVocoder.from_config)
+            return self._load("vocoder", lambda config: from_config(SpectralVocoder, config))
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
         from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
 
@@ -233,7 +243,7 @@ class LatentDiffusion:
     def _config(self, part: str) -> dict[str, Any]:
         return read_json(self.folder.path / part / "config.json")
 
-    def _load(self, part: str, build: Any, adapt: Any = dict) -> nn.Module:
+    def _load(self, part: str, build: Callable[[dict[str, Any]], M], adapt: Callable[[Any], Any] = dict) -> M:
         from ..checkpoints.load import load
 
         with reporting(self.folder.path / part / "config.json"):

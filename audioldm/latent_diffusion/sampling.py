@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -52,7 +52,8 @@ def upstream_generator(seed: int) -> torch.Generator:
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     torch.randn(1, 8, 256, 16, generator=generator)
-    torch.rand(1, generator=generator), torch.rand(1, generator=generator)
+    for _ in range(2):
+        torch.rand(1, generator=generator)
     return generator
 
 
@@ -64,12 +65,15 @@ class Scheduler(Protocol):
 
     def begin(self, index: int) -> None:
         """Prepare for the step ``index``, from 0, the noisiest."""
+        ...
 
     def level(self, index: int) -> tuple[float, float]:
         """Shares of signal and of noise (their squares sum to 1) before step ``index``."""
+        ...
 
     def step(self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, noise: Noise) -> Tensor:
         """The latents (B, C, T, F) after one step, less noisy."""
+        ...
 
 
 def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int) -> Scheduler:
@@ -170,7 +174,7 @@ def _unipc(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) ->
     return Solver(UniPCMultistepScheduler(**trained, timestep_spacing=_spacing(trained, steps)), steps)
 
 
-def _spacing(trained: Mapping[str, Any], steps: int) -> str:
+def _spacing(trained: Mapping[str, Any], steps: int) -> Literal["trailing", "linspace"]:
     """diffusers' "linspace" repeats timesteps if all are taken, "trailing" has one too many for some numbers."""
     return "trailing" if steps == trained.get("num_train_timesteps", 1000) else "linspace"
 

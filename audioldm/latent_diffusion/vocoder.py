@@ -67,6 +67,6 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         return torch.polar(magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
 
     def forward(self, mel: Tensor) -> Tensor:
-        config = self.config
-        return torch.istft(self.spectrum(mel), config.n_fft, config.hop_length, window=self.window,
-                           length=mel.shape[1] * config.hop_length)
+        n_fft, hop = self.config["n_fft"], self.config["hop_length"]
+        length = mel.shape[1] * hop
+        return torch.istft(self.spectrum(mel), n_fft, hop, window=self.get_buffer("window"), length=length)

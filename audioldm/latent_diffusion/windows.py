@@ -37,10 +37,10 @@ def blend(
     place = torch.arange(size, dtype=torch.float64) + 0.5
     ramp = (torch.minimum(place, size - place) / (overlap * scale)).clamp(max=1)
     weight = torch.sin(math.pi / 2 * ramp).square().float()[:, None]  # (size, 1), > 0
-    total, weights = None, torch.zeros(length * scale, 1)
+    total, weights = torch.empty(0), torch.zeros(length * scale, 1)
     for start in starts(length, window, overlap):
         made = piece(start, start + window)
-        if total is None:
+        if not start:
             total = made.new_zeros((*made.shape[:2], length * scale, made.shape[3]))
         inside = slice(start * scale, start * scale + size)
         total[:, :, inside] += made * weight.to(made.device)

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from pictures import JPEG, encode
 from PIL import Image
+from runs import rows_of, state_of
 from server import Server
-from test_prior_run import rows_of, state_of
 from wit_table import wit_line, write_wit
 
 from audioldm.inputs.images import decode_image
@@ -171,7 +171,7 @@ def test_what_may_pass_is_tried_again_when_asked_to(server, tiny_folder, tmp_pat
         assert server.paths == ["/33"]
         after = state_of(out)
         assert [name for name in after if after[name] != before[name]] == ["wit-00001.parquet"]
-    assert "nothing is left to do" in capsys.readouterr().err
+    assert "is already finished" in capsys.readouterr().err
     assert Counter(row["status"] for row in rows_of(out)) == {"ok": 59, "http_404": 1, "other_language": 1}
     assert json.loads((out / "manifest.json").read_text())["finished"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_prior_run import rows_of, state_of, write_csv
+from runs import rows_of, state_of, write_csv
 from wit_table import wit_line, write_wit
 
 from audioldm.errors import InputError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import signal
@@ -14,8 +13,8 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
+from runs import rows_of, state_of, write_csv
 
 from audioldm.errors import InputError
 from prior_steps import histograms
@@ -26,36 +25,12 @@ from prior_steps.engine.write import Folder, read_shard
 from translator.shards.parquet import open_shards
 from translator.shards.text_files import text_pairs
 
-WORDS = "dog rain church organ sea wave bird engine train bell door wind fire clock water horse".split()
-
-
-def write_csv(folder: Path, rows: int, name: str = "train") -> Path:
-    """AudioCaps' table with generated captions; every tenth has been before, every hundredth is empty."""
-    path = folder / f"{name}.csv"
-    with open(path, "w", encoding="utf-8", newline="") as file:
-        lines = csv.writer(file)
-        lines.writerow(["audiocap_id", "youtube_id", "start_time", "caption"])
-        for i in range(rows):
-            unique = i - 1 if i % 10 == 9 else i
-            words = " ".join(WORDS[(unique >> shift) % 16] for shift in range(0, 4 + unique % 12, 4))
-            lines.writerow([i, "x", 0, "" if i % 100 == 50 else f"{words} {unique}"])
-    return path
-
 
 @pytest.fixture
 def arguments(tiny_folder: Path, tmp_path: Path) -> list[str]:
     """Of a run over 230 rows, in three shards."""
     table = write_csv(tmp_path, 230)
     return ["--csv", str(table), "--model", str(tiny_folder), "--rows_per_shard", "100", "--out", str(tmp_path / "out")]
-
-
-def rows_of(folder: Path) -> list[dict]:
-    return [row for shard in open_shards([folder]) for row in pq.read_table(shard.path).to_pylist()]
-
-
-def state_of(folder: Path) -> dict[str, tuple[int, int]]:
-    """What would change if a shard were written again."""
-    return {path.name: (path.stat().st_mtime_ns, path.stat().st_ino) for path in folder.glob("*.parquet")}
 
 
 def test_every_row_is_there_with_its_status(arguments, tiny_model, tmp_path, capsys) -> None:
@@ -89,7 +64,7 @@ def test_a_rerun_does_nothing(arguments, tmp_path, capsys) -> None:
     before, told = state_of(tmp_path / "out"), capsys.readouterr().out
     assert embedding.main(arguments) == 0
     shown = capsys.readouterr()
-    assert shown.out == told and "nothing is left to do" in shown.err
+    assert shown.out == told and "is already finished" in shown.err
     assert state_of(tmp_path / "out") == before
 
 
@@ -175,7 +150,7 @@ def test_two_steps_give_what_one_gives(arguments, tmp_path, capsys) -> None:
     assert embedding.main(arguments) == 0
     arguments[-1] = str(tmp_path / "steps")
     assert embedding_clap.main(["--out", arguments[-1], *arguments[2:4]]) == 2
-    assert "embedding_clip makes them" in capsys.readouterr().err
+    assert "run embedding_clip first" in capsys.readouterr().err
     assert embedding_clip.main(arguments) == 0
     assert not any(shard.clap_space for shard in open_shards([tmp_path / "steps"]))
     assert csvtotxt.main(["--shards", arguments[-1], "--out", str(tmp_path / "txt")]) == 2

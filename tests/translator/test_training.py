@@ -198,9 +198,9 @@ def test_killed_in_an_epoch(folder: Path, together: Path, tmp_path: Path) -> Non
     """By kill -9, in a process of its own, after its second epoch."""
     code = f"""
 import sys
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path[:0] = {[str(Path(__file__).parents[up]) for up in (2, 0, 1)]}
 from pathlib import Path
-from test_translator_train import read_pairs, settings, train
+from test_training import read_pairs, settings, train
 sources = {{"wit": read_pairs(Path({str(folder)!r}) / "wit.parquet")}}
 wait = train._epoch
 def slow(jobs, mix, number, *rest):
