@@ -194,7 +194,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _take_positional(args: argparse.Namespace) -> None:
     """Put prompts that were given without -t to the others. Raises InputError if they are words without quotes."""
-    from ..inputs.names import printable
+    from translator.names import printable
+
     from ..inputs.prompt import is_file_or_address
 
     words = [prompt for prompt in args.prompts if not is_file_or_address(prompt)]

@@ -10,9 +10,18 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
+from translator.names import (
+    SCHEME,
+    is_data_uri,
+    is_image_name,
+    is_list_name,
+    is_other_name,
+    is_sound_name,
+    unwrapped,
+)  # fmt: skip
+
 from ..errors import InputError
 from ..options import MAX_DURATION
-from .names import SCHEME, is_data_uri, is_image_name, is_list_name, is_other_name, is_sound_name, unwrapped
 from .vector import SUFFIX, as_vector, read_vector
 
 if TYPE_CHECKING:

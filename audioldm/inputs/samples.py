@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from translator.names import printable
+
 from ..errors import InputError
-from .names import printable
 
 if TYPE_CHECKING:
     import numpy as np

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from translator.names import printable
+
 from ..errors import InputError
 from ..options import MAX_DURATION
-from .names import printable
 from .samples import OnNote, read_samples
 
 SHORTEST = 0.5  # seconds; a shorter sound is followed by silence

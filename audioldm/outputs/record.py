@@ -15,9 +15,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from translator.files import sha256
+from translator.names import is_data_uri
 
 from .. import translators
-from ..inputs.names import is_data_uri
 
 if TYPE_CHECKING:
     from ..generation import Sound
