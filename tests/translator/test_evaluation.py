@@ -71,7 +71,7 @@ def test_a_table(tmp_path: Path, content: str, files: list[str]) -> None:
     ("set.csv", "sep=;\r\nFile Name;Class\r\n'a.jpg';dog\r\n;;\r\n<https://e.org/b.heic>;rain\r\n"),
     ("set.csv", "image_path\tlabel\ra.jpg\tdog\rhttps://e.org/b.heic\train\r"),
     ("set.tsv", "label\timage\ndog\ta.jpg\nrain\thttps://e.org/b.heic\n"),
-    ("set.jsonl", '{"Image": "a.jpg", "label": "dog", "x": null}\n\n{"url": "https://e.org/b.heic", "sound": "rain"}\n'),
+    ("set.jsonl", '{"Image": "a.jpg", "label": "dog"}\n\n{"url": "https://e.org/b.heic", "sound": "rain"}\n'),
 ])  # fmt: skip
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_lists_of_other_kinds(tmp_path: Path, name: str, content: str, encoding: str) -> None:
