@@ -212,7 +212,7 @@ def test_the_model_is_read_once(command, monkeypatch: pytest.MonkeyPatch) -> Non
 
 BAD_ROWS = {
     "rows.jsonl": (
-        b'"rain"\n{"prompt": "rain", "loudness": 3, "seed": 1.5}\n{"prompt": "rain", "seed": -1}\n'
+        b'"rain"\n{"prompt": "rain", "seed": 1.5}\n{"prompt": "rain", "seed": -1}\n'
         b'{"prompt": "rain", "sampler": "x"}\n'
         b'{"prompt": 5}\n{"prompt": " "}\n{}\n[1]\n{"prompt": \n"\xff"\n{"image": "none.png"}\n'
         b'{"prompt": "\\u001b[1m.png"}\n'
