@@ -39,7 +39,11 @@ _HOME = {  # public name -> module that defines it
     "get_duration": "utils",
     "round_up_duration": "utils",
 }
-__all__ = ["__version__", *_HOME]
+__all__ = [
+    "GenerateOptions", "InputError", "LatentDiffusion", "__version__", "build_model", "get_duration", "get_time",
+    "image_to_audio", "round_up_duration", "save_wave", "seed_everything", "style_transfer",
+    "super_resolution_and_inpainting", "text_to_audio",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

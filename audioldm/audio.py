@@ -105,7 +105,7 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise InputError(f"cannot write in the folder {path.parent}: {error.strerror}") from None
+        raise InputError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
 
 
 def __getattr__(name: str) -> Any:

@@ -38,7 +38,7 @@ def read_negative(negative_prompt: Any, guidance_scale: float) -> Prompt | None:
 def check_negative(negative: Prompt | str | None, guidance_scale: float) -> None:
     """Raises InputError if nothing would come of the negative prompt."""
     if negative is not None and guidance_scale <= 1:
-        raise InputError("a negative prompt needs a guidance scale above 1 (-gs), which leads away from it")
+        raise InputError("a negative prompt needs a guidance scale above 1 (-gs)")
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
@@ -54,7 +54,7 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
         raise InputError("the weights must be numbers, one for each prompt") from None
     if len(numbers) != count:
         raise InputError(
-            f"there are {len(numbers)} weights for {count} prompts; each prompt takes one, "
+            f"{len(numbers)} weights were given for {count} prompts; give one per prompt, "
             "in the order of -t, then -f"
         )
     for place, weight in enumerate(numbers, 1):

@@ -130,9 +130,9 @@ def generate(
     if options.guidance_scale == 0:
         on_note("with a guidance scale of 0 the prompt is not used; 1 follows it without guidance")
     if options.edits and original is None:
-        raise InputError(f"--mode {options.mode} begins with a sound: give its file with -f")
+        raise InputError(f"--mode {options.mode} needs a sound file (-f)")
     if options.n_candidates > 1 and not model.clap.hears:
-        on_note(f"one candidate is made: {text_only(model.folder)}")
+        on_note(f"only one candidate is made: {text_only(model.folder)}")
         options = dataclasses.replace(options, n_candidates=1)
     source = None
     if options.edits and original is not None:

@@ -74,9 +74,9 @@ class GenerateOptions:
         _whole("batch size", self.batchsize, 1, 64)
         _whole("number of candidates", self.n_candidates, 1, 32)
         if self.sampler not in SAMPLERS:
-            raise InputError(f'unknown sampler "{self.sampler}"; there are {", ".join(SAMPLERS)}')
+            raise InputError(f'unknown sampler "{self.sampler}"; available: {", ".join(SAMPLERS)}')
         if self.mode not in MODES:
-            raise InputError(f'unknown mode "{self.mode}"; there are {", ".join(MODES)}')
+            raise InputError(f'unknown mode "{self.mode}"; available: {", ".join(MODES)}')
         self._check_mode()
         return self
 
@@ -84,18 +84,18 @@ class GenerateOptions:
         if self.mode == "transfer":
             _number("transfer strength", self.transfer_strength, 0, 1, " (1: forget the sound)")
         elif self.transfer_strength is not None:
-            raise InputError(f"a transfer strength is for --mode transfer, not for {self.mode}")
+            raise InputError(f"a transfer strength works only with --mode transfer, not {self.mode}")
         in_time, in_frequency = (
             (self.time_range, self.time_mask_ratio),
             (self.frequency_range, self.frequency_mask_ratio),
         )
         given = [one for one in (*in_time, *in_frequency) if one is not None]
         if given and self.mode not in ("inpaint", "superres"):
-            raise InputError(f"time and frequency ranges are for --mode inpaint and superres, not for {self.mode}")
+            raise InputError(f"time and frequency ranges work only with --mode inpaint and superres, not {self.mode}")
         if self.mode == "inpaint" and not given:
             raise InputError("--mode inpaint needs a --time_range in seconds, a --frequency_range in Hz, or both")
         if None not in in_time or None not in in_frequency:
-            raise InputError("a range is given either in seconds or Hz, or as shares, not both")
+            raise InputError("give a range either in seconds or Hz, or as shares, not both")
         _range("time range", self.time_range, MAX_DURATION, " seconds")
         _range("frequency range", self.frequency_range, TOP, " Hz")
         _range("time mask ratio", self.time_mask_ratio, 1, may_be_empty=True)

@@ -57,7 +57,7 @@ def build_model(
     ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
     """
     if config is not None:
-        raise InputError("config must be left out: the model's folder says how it is built")
+        raise InputError("config must be None: the model's folder holds its configuration")
     named = model_name if ckpt_path is None else ckpt_path
     if not isinstance(named, str | PathLike):
         raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
@@ -124,7 +124,7 @@ def image_to_audio(
     Raises InputError.
     """
     if image is None or isinstance(image, str) and kind_of(image) != "image":
-        raise InputError("the image must be a URL, a file, a data URI or a PIL image, not words")
+        raise InputError("the image must be a URL, a file, a data URI or a PIL image, not a text")
     return text_to_audio(latent_diffusion, image, translator=translator, **options)
 
 
@@ -249,7 +249,7 @@ def _without_none(given: dict[str, Any]) -> dict[str, Any]:
 
 def _no_config(config: Any) -> None:
     if config is not None:
-        raise InputError("config must be left out: the model's folder says how it is built")
+        raise InputError("config must be None: the model's folder holds its configuration")
 
 
 def __getattr__(name: str) -> Any:

@@ -79,4 +79,4 @@ def did_you_mean(name: str, known: list[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
     if near:
         return f"; did you mean {' or '.join(near)}?"
-    return f"; there is {', '.join(known)}" if known else "; none is installed"
+    return f"; available: {', '.join(known)}" if known else "; none is installed"

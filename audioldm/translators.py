@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, cast
 from translator import settings, zoo
 
 from . import registry
-from .checkpoints.download import cache_dir
-from .checkpoints.layout import ModelFolder
+from .checkpoints.layout import ModelFolder, cache_dir
 from .checkpoints.spaces import CLAP_PROJECTIONS, CLIP_PROJECTIONS, dimension
 from .errors import InputError
 
@@ -62,7 +61,7 @@ def find(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
     """
     name = model.folder.index.get("default_translator") if name is None else name
     if name is None:
-        raise InputError(f"no translator from pictures to sounds comes with {model.folder.name}; {ways(model)}")
+        raise InputError(f"{model.folder.name} has no translator for pictures; {ways(model)}")
     try:
         return zoo.find(name, roots(model.folder), *model.spaces)
     except InputError as error:
@@ -120,7 +119,7 @@ def make_memory(model: LatentDiffusion) -> Path:
     try:
         save_translator(path, memory, {**facts, **memory.facts()})
     except OSError as error:
-        raise InputError(f"the memory cannot be kept in {path.parent}: {error.strerror}") from None
+        raise InputError(f"cannot save the memory in {path.parent}: {error.strerror}") from None
     return path
 
 

@@ -17,7 +17,7 @@ GONE = {
     "default_audioldm_config": "a model's folder holds its configuration",
     "download_checkpoint": "use audioldm.build_model(model_name=...), which downloads once and checks the file",
     "get_metadata": "the list is audioldm.checkpoints.published.UPSTREAM",
-    "CACHE_DIR": "use audioldm.checkpoints.download.cache_dir()",
+    "CACHE_DIR": "use audioldm.checkpoints.layout.cache_dir()",
     "instantiate_from_config": "use audioldm.build_model()",
 }
 
@@ -58,7 +58,7 @@ def _info(fname: str | Path) -> Any:
     try:
         return soundfile.info(fname)
     except (soundfile.LibsndfileError, OSError) as error:
-        raise InputError(f"{fname} is not an audio file that can be read: {error}") from None
+        raise InputError(f"{fname} is not a readable audio file: {error}") from None
 
 
 def round_up_duration(duration: float) -> float:

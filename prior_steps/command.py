@@ -108,6 +108,10 @@ def embed(
     return 0
 
 
-def main(module: str, work: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
-    """Run a script's ``work`` with the error handling of audioldm's commands; returns the exit code."""
-    return common.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])
+def script(module: str, work: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
+    """The ``main`` of a script: runs ``work`` with the error handling of audioldm's commands."""
+
+    def main(argv: Sequence[str] | None = None) -> int:
+        return common.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])
+
+    return main

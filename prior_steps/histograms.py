@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from translator.shards.parquet import Shard, open_shards
 
 from . import command
 from .engine.write import damaged
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 MODULE = "prior_steps.histograms"
 UNIT = 1e-3  # tolerance for a length of 1
@@ -41,7 +44,7 @@ def norms(shards: Iterable[Shard]) -> dict[str, np.ndarray]:
     return {name: np.concatenate(parts) for name, parts in sorted(found.items(), reverse=True)}
 
 
-def _batches(shard: Shard) -> Iterator[Any]:
+def _batches(shard: Shard) -> Iterator[pa.RecordBatch]:
     """The columns of vectors. Raises InputError if they are damaged, though the footer is not."""
     with shard.open() as file:
         columns = [name for name in ("clip", "clip_kind", "clap") if name in file.schema_arrow.names]
@@ -51,7 +54,7 @@ def _batches(shard: Shard) -> Iterator[Any]:
             raise InputError(damaged(shard.path)) from None
 
 
-def _lengths(column: Any) -> tuple[np.ndarray, np.ndarray]:
+def _lengths(column: pa.FixedSizeListArray) -> tuple[np.ndarray, np.ndarray]:
     """Which rows of a column have a vector, and the lengths of these vectors."""
     there = column.is_valid().to_numpy(zero_copy_only=False)
     vectors = column.flatten().to_numpy().reshape(-1, column.type.list_size)
@@ -144,10 +147,7 @@ def _write(out: Path, picture: bytes, numbers: bytes) -> None:
         raise InputError(f"cannot write {out}: {error.strerror}") from None
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.main(MODULE, work, argv)
-
+main = command.script(MODULE, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -77,7 +77,9 @@ def test_a_drive_without_hard_links_is_written_to_as_well(tmp_path, monkeypatch)
     assert [p.name for p in tmp_path.iterdir()] == ["a.wav"]
 
 
-@pytest.mark.parametrize("content, says", [(None, "no such"), (b"", "not an audio"), (b"RIFFhello", "not an audio")])
+@pytest.mark.parametrize(
+    "content, says", [(None, "no such"), (b"", "not a readable audio"), (b"RIFFhello", "not a readable audio")]
+)
 def test_bad_files_are_refused_in_a_sentence(tmp_path, content, says):
     path = tmp_path / "bad.wav"
     if content is not None:

@@ -21,6 +21,7 @@ import audioldm
 from audioldm import registry
 from audioldm.commands import generate as cli
 from audioldm.inputs import rows as lists
+from audioldm.inputs.prompt import is_list
 from translator import files
 
 ROOT = Path(audioldm.__file__).parents[1]
@@ -70,9 +71,9 @@ def test_what_is_a_list(command) -> None:
     for name in ("prompts.txt", "table.CSV", "rows.jsonl", "rain", "dog.jpg"):
         Path(name).touch()
     taken = ["photos/", "./photos", ".", "..", "~", "prompts.txt", "table.CSV", "./rows.jsonl", " photos/ "]
-    assert [prompt for prompt in taken if not lists.is_list(prompt)] == []
+    assert [prompt for prompt in taken if not is_list(prompt)] == []
     others = ["photos", "rain", "dog.jpg", "photos/dog.png", "none.txt", "none/", "", "http://a.b/c.txt", "AC/DC"]
-    assert [prompt for prompt in others if lists.is_list(prompt)] == []
+    assert [prompt for prompt in others if is_list(prompt)] == []
 
 
 def test_a_bare_word_stays_words_beside_a_folder_of_that_name(command) -> None:

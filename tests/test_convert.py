@@ -142,7 +142,7 @@ def test_the_result_is_whole_or_not_there(tmp_path: Path):
 
 @needs_golden
 def test_nothing_is_overwritten(folder: Path):
-    with pytest.raises(InputError, match="exists already"):
+    with pytest.raises(InputError, match="already exists"):
         convert.convert(CHECKPOINT, folder, untold=untold())
 
 
@@ -167,7 +167,7 @@ def test_what_is_no_checkpoint_is_refused_and_not_run(tmp_path: Path, kind: str)
         path.write_bytes(path.read_bytes()[:20_000])
     else:
         path.write_bytes({"empty": b"", "text": b"hello", "pickle": pickle.dumps(Bomb())}[kind])
-    with pytest.raises(InputError, match="is not an AudioLDM checkpoint, or it is damaged"):
+    with pytest.raises(InputError, match="is damaged or not an AudioLDM checkpoint"):
         convert.read(path)
 
 
@@ -200,7 +200,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     out = tmp_path / "out"
     command = [str(CHECKPOINT), str(out), "--tokenizer", str(GOLDEN / "tokenizer")]
     assert main(command) == 2  # its width is none of AudioLDM's six
-    assert "audioldm-convert --config takes the configuration" in capsys.readouterr().err
+    assert "audioldm-convert --config" in capsys.readouterr().err
     command += ["--config", str(GOLDEN / "config.json")]
     assert main(command) == 0
     assert capsys.readouterr().out.strip() == str(out)

@@ -360,7 +360,7 @@ def test_a_model_without_an_encoder_for_sounds(
     with caplog.at_level(logging.WARNING, "audioldm"):
         options = {"duration": 0.5, "ddim_steps": 1, "batchsize": 2}
         waves = audioldm.text_to_audio(deaf, "rain", n_candidate_gen_per_text=3, **options)
-    assert len([r for r in caplog.records if r.getMessage().startswith("one candidate is made: ")]) == 1
+    assert len([r for r in caplog.records if r.getMessage().startswith("only one candidate is made: ")]) == 1
     assert waves.tobytes() == audioldm.text_to_audio(deaf, "rain", n_candidate_gen_per_text=1, **options).tobytes()
     assert audioldm.style_transfer(deaf, "rain", noise, 0.5, **QUICK).shape == (1, 1, RATE)
 

@@ -1,11 +1,8 @@
-"""CLIP space → CLAP space: small networks that turn what an image means into what it sounds like.
+"""Translators: small networks from CLIP's space, of pictures, to CLAP's space, of sounds.
 
-Independent of the rest of this repository; ``audioldm`` imports it, never the other way round.
+This package imports nothing of ``audioldm`` or ``prior_steps``; both import it.
 """
 
 
 class InputError(ValueError):
-    """Bad input by the user; its message is one clear sentence. The one such class of all three packages."""
-
-
-TranslatorError = InputError  # its former name in this package
+    """Bad input by the user; the message is one clear sentence. All three packages raise this class."""

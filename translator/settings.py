@@ -1,4 +1,4 @@
-"""The names of the translators, and the settings that each name stands for. No torch: lists are to be quick.
+"""The names of translators and the settings that they stand for; imports no torch, so that lists are quick.
 
 The thesis's eighteen are called ``{audiocaps,wit,audiocaps_wit}_{mse,cos,cl}_{256,512}``: data, loss, width.
 """
@@ -24,27 +24,27 @@ EIGHTEEN = tuple(
 
 @dataclass(frozen=True)
 class Settings:
-    """How a translator is trained. The defaults are the thesis's, but for what it did not have."""
+    """How a translator is trained. Defaults are the thesis's, where it had the setting."""
 
     name: str
     sources: tuple[str, ...]  # of the pairs
     loss: str  # mse, cos or cl
     hidden: int  # width of the two hidden layers
-    weights: tuple[float, ...] = ()  # of the sources in every batch; () is equal parts
-    lr: float = 1e-3  # of Adam
-    epochs: int = 50  # at most
-    batch: int = 64  # pairs
+    weights: tuple[float, ...] = ()  # shares of the sources in a batch; (): equal
+    lr: float = 1e-3  # learning rate of Adam
+    epochs: int = 50  # maximum
+    batch: int = 64  # pairs in a batch
     dropout: float = 0.0  # probability
     temperature: float = 0.5  # of the contrastive loss
-    noise: float = 0.0  # greatest length of Gaussian noise on the unit input (C3, arXiv 2401.08567)
-    centred: bool = False  # inputs minus the mean of their kind, text or image (C3)
-    patience: int = 3  # epochs without a held-out loss better by ``gain``, after which training stops; 0: never stops
-    gain: float = 0.001  # share of all that the held-out loss has fallen since before the training
-    held_out: float = 0.05  # share of the pairs
+    noise: float = 0.0  # maximum length of Gaussian noise on the unit input (C3, arXiv 2401.08567)
+    centred: bool = False  # whether the mean of their kind is subtracted from inputs (C3)
+    patience: int = 3  # epochs without an improvement by ``gain`` before training stops; 0: never stop
+    gain: float = 0.001  # smallest improvement, as a share of the held-out loss's whole decrease
+    held_out: float = 0.05  # share of held-out pairs
     seed: int = 0
 
     def checked(self) -> Settings:
-        """The same settings, if all are in their ranges. Raises InputError."""
+        """Return the settings if all are in their ranges. Raises InputError."""
         for flag, good, range_ in (
             ("hidden", 1 <= self.hidden <= 65536, "from 1 to 65536"),
             ("lr", 0 < self.lr < math.inf, "above 0"),
@@ -66,7 +66,7 @@ class Settings:
 def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     """The settings of the translator called ``name``: ``<data>_<loss>_<hidden>[_noise][_centred]``.
 
-    ``known``: names of the sources of which <data> may be made, joined by ``_``. Raises InputError.
+    ``known``: the names of sources that <data> may contain, joined by ``_``. Raises InputError.
     """
     form = rf"([^/]+)_({'|'.join(LOSSES)})_([1-9][0-9]{{0,4}})(_noise)?(_centred)?"
     match = re.fullmatch(form, name)
@@ -74,8 +74,8 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     sources = _sources(data, tuple(known))
     if not 1 <= int(hidden) <= 65536 or not sources or len(set(sources)) < len(sources):
         raise InputError(
-            f'"{name}" is no name of a translator that can be trained: it is '
-            f"<data>_<{'|'.join(LOSSES)}>_<hidden>, with data of {', '.join(sorted(known)) or 'none'}, "
+            f'"{name}" is not the name of a trainable translator: use '
+            f"<data>_<{'|'.join(LOSSES)}>_<hidden>, with data from {', '.join(sorted(known)) or 'no source'}, "
             f"or {', '.join(CLOSED_FORM)} or {MEMORY}"
         )
     settings = Settings(name, sources, loss, int(hidden), noise=1.0 if noise else 0.0, centred=bool(centred))
@@ -85,7 +85,7 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
 
 
 def trainable(name: str) -> bool:
-    """Whether ``audioldm-translator train`` takes this name, with the sources of the thesis."""
+    """Whether ``audioldm-translator train`` accepts this name, with the thesis's sources."""
     try:
         return name in (*CLOSED_FORM, MEMORY) or bool(parse(name))
     except InputError:
@@ -93,7 +93,7 @@ def trainable(name: str) -> bool:
 
 
 def _sources(data: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    """``data`` taken apart into names that are ``known``; () if that cannot be done."""
+    """Split ``data`` into ``known`` names; () if that is impossible."""
     if data in known:
         return (data,)
     for name in known:

@@ -26,11 +26,10 @@ from typing import Any
 from translator import files
 
 from ..errors import InputError
+from .layout import cache_dir
 from .published import UPSTREAM
 from .transfer import PAUSES, Transfer, amount, forget
 
-CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
-DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: what it has fetched is found there, and checked
 BLOCK = 1 << 20  # bytes read at once for hashing
 LARGE = 500_000_000  # bytes; to hash more takes seconds, of which the user is told
 PICKLE = b"\x80"  # first byte of a file of torch.save before 1.6; later ones are zips
@@ -45,11 +44,6 @@ class _Wanted:
     size: int | None
     md5: str | None
     check: Callable[[Path], str | None] | None
-
-
-def cache_dir() -> Path:
-    """The folder for checkpoints: AUDIOLDM_CACHE_DIR of the environment, else ~/.cache/audioldm."""
-    return Path(os.path.abspath(os.path.expanduser(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE)))
 
 
 def checkpoint_path(name: str) -> Path:
@@ -130,7 +124,7 @@ def download(
                 forget(part)
                 os.truncate(part, 0)
                 if whole_at_once or last_try:  # otherwise the pieces may be of different versions: begin anew once
-                    raise InputError(f"the file that {url} gave {fault}; it was not kept")
+                    raise InputError(f"the file from {url} {fault}; it was deleted")
             _sync(part)
             os.replace(part, path)
             forget(part)

@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from .layout import INDEX, WEIGHTS, open_folder
@@ -20,15 +20,12 @@ from .published import LICENCE, UPSTREAM
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-T = TypeVar("T")
-
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "clap", "clip")  # folders of a repository that have weights
 NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_config.json")  # beside the weights
 # Channels of an attention head, by the UNet's channels (upstream's num_head_channels), which the configs lack.
 HEAD_CHANNELS = {(128, 256, 384, 640): 32, (192, 384, 576, 960): 32, (256, 512, 768, 1280): 64}
 DEFAULT_HEADS = 8  # UNet2DConditionModel's, and what the published configs say
 TIMEOUT = 15  # seconds for the hub's first answer
-OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # up to diffusers 0.15
 
 log = logging.getLogger("audioldm")
 
@@ -101,19 +98,6 @@ def corrected_unet_config(config: dict[str, Any]) -> tuple[dict[str, Any], str |
     return {**config, "attention_head_dim": heads}, note
 
 
-def current_names(tensors: dict[str, T]) -> dict[str, T]:
-    """``tensors`` of a VAE under the names of today's diffusers, if they have those of 0.15 and before."""
-
-    def renamed(name: str) -> str:
-        return re.sub(
-            r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)",
-            lambda match: match[1] + OLD_ATTENTION[match[2]],
-            name,
-        )
-
-    return {renamed(name): tensor for name, tensor in tensors.items()}
-
-
 def _choose(repo_id: str, there: Iterable[str], files: Sequence[str] | None) -> list[str]:
     """Which files of the repository are to be fetched: of the same weights in two formats, one. Raises InputError."""
     there = set(there)
@@ -162,7 +146,7 @@ def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
 
     host = api.endpoint.partition("://")[2]
     if isinstance(error, errors.GatedRepoError):
-        return f"{api.endpoint}/{repo_id} asks you to accept its conditions there first, and then for: hf auth login"
+        return f"{api.endpoint}/{repo_id} requires you to accept its conditions there, then run: hf auth login"
     if isinstance(error, errors.RepositoryNotFoundError):
         return f"there is no folder {repo_id}, and {host} has no such repository, or not for everyone"
     if isinstance(error, errors.HFValidationError):
@@ -171,12 +155,12 @@ def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
     while causes[-1].__cause__ is not None:
         causes.append(causes[-1].__cause__)
     if any(isinstance(cause, errors.OfflineModeIsEnabled) for cause in causes):
-        return f"{repo_id} is not in the hub's cache, and HF_HUB_OFFLINE in the environment forbids to fetch it"
+        return f"{repo_id} is not in the hub's cache, and HF_HUB_OFFLINE forbids the download"
     status = getattr(getattr(error, "response", None), "status_code", None)
     if status is not None:
         return f"{host} answered {status} when asked for {repo_id}"
     if isinstance(error, OSError) and error.errno is not None:
-        return f"{repo_id} cannot be kept in the hub's cache: {error.strerror}"
+        return f"{repo_id} cannot be saved in the hub's cache: {error.strerror}"
     return (
         f"{host} cannot be reached ({type(causes[-1]).__name__}), and {repo_id} is not in the hub's cache; {instead}"
     )

@@ -30,12 +30,19 @@ WEIGHTS = (  # diffusers' and transformers' names, in order of preference
 )
 WEIGHTED_PARTS = ("unet", "vae", "vocoder", "clap", "clip")
 HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the hub's layout names
+CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
+DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: its downloads are found there, and checked
 # What a model of the hub cannot do; {original} is the name of the same one with both towers.
 TEXT_ONLY = (
     "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
     "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
     "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
 )
+
+
+def cache_dir() -> Path:
+    """The folder for checkpoints: AUDIOLDM_CACHE_DIR of the environment, else ~/.cache/audioldm."""
+    return Path(os.path.abspath(os.path.expanduser(os.environ.get(CACHE_VARIABLE) or DEFAULT_CACHE)))
 
 
 @dataclass(frozen=True)
@@ -122,13 +129,13 @@ def reporting(path: Path) -> Iterator[None]:
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise InputError(f"the model's file {path} lacks something or has it wrong ({reason})") from error
+        raise InputError(f"the model's file {path} has a missing or wrong value ({reason})") from error
 
 
 def open_folder(path: str | Path) -> ModelFolder:
     """Read a model folder's index and check that every part is there. Raises InputError."""
     if not os.fspath(path):
-        raise InputError("the name of the model folder is empty")
+        raise InputError("the model folder's name is empty")
     path = Path(os.path.abspath(os.path.expanduser(path)))
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
@@ -165,12 +172,12 @@ def _check_audio_tower(folder: ModelFolder) -> None:
     ours = read_tensors(folder.weights("clap"), PROJECTIONS)
     theirs = read_tensors(encoder.weights("."), PROJECTIONS[:1])
     if PROJECTIONS[1] not in ours:
-        raise InputError(f"{folder.path / 'clap'} has no audio tower; it can as well be left out")
+        raise InputError(f"{folder.path / 'clap'} has no audio tower; remove it")
     wanted, given = theirs.get(PROJECTIONS[0]), ours.get(PROJECTIONS[0])
     if wanted is None or given is None or given.shape != wanted.shape or not given.allclose(
         wanted, rtol=1e-2, atol=1e-4  # one of them may be stored in 16 bits
     ):
-        raise InputError(f"{folder.path / 'clap'} is the CLAP of another model than text_encoder/ beside it")
+        raise InputError(f"{folder.path / 'clap'} belongs to a different model than text_encoder/ beside it")
 
 
 def text_only(folder: ModelFolder) -> str:

@@ -6,6 +6,7 @@ initialises at random what it then overwrites, and prints.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -18,6 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..errors import InputError
 
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # up to diffusers 0.15
 M = TypeVar("M", bound=nn.Module)
 
 IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
@@ -91,3 +93,16 @@ class _NoInitialisation(TorchFunctionMode):
         if getattr(func, "__module__", None) == "torch.nn.init":
             return kwargs["tensor"] if "tensor" in kwargs else args[0]
         return func(*args, **kwargs)
+
+
+def current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` of a VAE under the names of today's diffusers, if they have those of 0.15 and before."""
+
+    def renamed(name: str) -> str:
+        return re.sub(
+            r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)",
+            lambda match: match[1] + OLD_ATTENTION[match[2]],
+            name,
+        )
+
+    return {renamed(name): tensor for name, tensor in tensors.items()}

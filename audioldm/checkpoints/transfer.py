@@ -152,7 +152,7 @@ class Transfer:
         else:
             raise InputError(f"{self.host} answered {_phrase(status)} when asked for {self.path.name}, at {self.url}")
         if None not in (self._size, total) and total != self._size:
-            raise InputError(f"{self.url} has {total} bytes instead of {self._size}; it is not the file it should be")
+            raise InputError(f"{self.url} has {total} bytes instead of {self._size}; it is the wrong file")
         self._note_version(headers, total)
         return offset, total
 

@@ -38,8 +38,8 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
         "--text",
         action="append",
         metavar="PROMPT",
-        help="a text, an image (URL, file or data URI) or a saved embedding (.npy); several are mixed; "
-        "or else a folder/ of images or a list of prompts (.txt, .csv, .jsonl), made row by row",
+        help="a text, an image (URL, file or data URI) or a saved embedding (.npy); repeat it to mix prompts; "
+        "or a folder/ of images or a list of prompts (.txt, .csv, .jsonl), processed row by row",
     )
     what.add_argument(
         "-f", "--file_path", metavar="FILE", action=_Once,
@@ -51,7 +51,7 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
         action=_Once,
         type=float,
         metavar="W",
-        help="one for each prompt, in the order of -t, then -f; below 0: away from it [1 each]",
+        help="one weight per prompt, in the order of -t, then -f; negative: avoid the prompt [1 each]",
     )
     what.add_argument(
         "--negative_prompt", metavar="PROMPT", action=_Once,
@@ -65,24 +65,24 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
         "--mode",
         choices=MODES,
         default="generation",
-        help="transfer makes the sound -f over, inpaint and superres make a part of it new [generation]",
+        help="transfer restyles the sound -f, inpaint and superres regenerate a part of it [generation]",
     )
     what.add_argument(
-        "--transfer_strength", type=float, metavar="X", help="of transfer: 0 (leave the sound) to 1 (forget it) [0.5]"
+        "--transfer_strength", type=float, metavar="X", help="for transfer: 0 (keep the sound) to 1 (ignore it) [0.5]"
     )
     what.add_argument(
         "--time_range",
         nargs=2,
         type=float,
         metavar=("START", "END"),
-        help="of inpaint and superres: seconds that are made new, at all frequencies",
+        help="for inpaint and superres: seconds to regenerate, at all frequencies",
     )
     what.add_argument(
         "--frequency_range",
         nargs=2,
         type=float,
         metavar=("LOW", "HIGH"),
-        help="of inpaint and superres: Hz that are made new, at all times [superres: 4000 8000]",
+        help="for inpaint and superres: Hz to regenerate, at all times [superres: 4000 8000]",
     )
 
 
@@ -91,7 +91,7 @@ def parser() -> Parser:
     p = Parser("audioldm", description="Make a sound from a picture, a text or another sound.", allow_abbrev=False)
     _add_what(p.add_argument_group("what to make"))
 
-    how = p.add_argument_group("how (left out: the model's own values, else those in brackets)")
+    how = p.add_argument_group("how to make it (defaults: the model's own values, otherwise those in brackets)")
     how.add_argument("-dur", "--duration", type=float, metavar="S", help=f"seconds [{default.duration}]")
     how.add_argument("-b", "--batchsize", type=int, metavar="N", help=f"number of sounds [{default.batchsize}]")
     how.add_argument("--seed", type=int, metavar="N", help=f"same seed, same sounds [{default.seed}]")
@@ -107,21 +107,21 @@ def parser() -> Parser:
         "--n_candidate_gen_per_text",
         type=int,
         metavar="N",
-        help=f"candidates for each sound, of which the best is kept [{default.n_candidates}]",
+        help=f"candidates per sound; the best is kept [{default.n_candidates}]",
     )
-    how.add_argument("--ddim_steps", type=int, metavar="N", help=f"steps of the sampler [{default.ddim_steps}]")
+    how.add_argument("--ddim_steps", type=int, metavar="N", help=f"sampler steps [{default.ddim_steps}]")
     how.add_argument("--sampler", choices=SAMPLERS, help=f"[{default.sampler}]")
 
-    model = p.add_argument_group("with what")
+    model = p.add_argument_group("with which model")
     model.add_argument("--model_name", metavar="NAME", help=f"a model's name or folder [{DEFAULT_MODEL}]")
     model.add_argument(
-        "-ckpt", "--ckpt_path", metavar="PATH", help="a model's folder or .ckpt file; goes before --model_name"
+        "-ckpt", "--ckpt_path", metavar="PATH", help="model folder or .ckpt file; overrides --model_name"
     )
-    model.add_argument("--translator", metavar="NAME", help="from image to sound [the model's default]")
+    model.add_argument("--translator", metavar="NAME", help="translator for images [the model's default]")
     model.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda [auto]")
-    model.add_argument("--list", action="store_true", help="list models and translators, and exit")
+    model.add_argument("--list", action="store_true", help="list models and translators and exit")
 
-    where = p.add_argument_group("where to")
+    where = p.add_argument_group("where to write it")
     where.add_argument("-s", "--save_path", default="./output", metavar="FOLDER", help="[./output]")
     where.add_argument(
         "-o", "--output", metavar="FILE", action=_Once, help="name of the wav, instead of one made up in FOLDER"
@@ -145,12 +145,12 @@ def run(args: argparse.Namespace) -> int:
     _take_positional(args)
     began = time.perf_counter()
     from .. import batch, conditioning, generation, pipeline
-    from ..inputs import rows
+    from ..inputs.prompt import is_list
     from ..outputs import destination as destinations
     from ..outputs import record as records
     from ..outputs.progress import Progress
 
-    many = any(rows.is_list(text) for text in args.text or ())
+    many = any(is_list(text) for text in args.text or ())
     inputs = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
     model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
@@ -209,7 +209,7 @@ def _take_positional(args: argparse.Namespace) -> None:
 def _announce(args: argparse.Namespace, model: LatentDiffusion) -> None:
     if args.model_name is None and args.ckpt_path is None:
         print(
-            f"audioldm: using the small bundled model {model.folder.name}; --model_name chooses another",
+            f"audioldm: using the small bundled model {model.folder.name}; choose another with --model_name",
             file=sys.stderr,
         )
 
@@ -237,7 +237,7 @@ def _read(args: argparse.Namespace, many: bool) -> _Job:
     original = read_original(args.file_path, args.mode, args.duration) if edits else None
     options = GenerateOptions.build(_given(args, original))
     if edits and not args.text:
-        raise InputError(f"--mode {args.mode} needs a prompt (-t) that says what to make of the sound")
+        raise InputError(f"--mode {args.mode} needs a prompt (-t)")
     prompts = () if many else read_prompts(args.text, None if edits else args.file_path)
     weights = check_weights(args.weights, len(prompts))
     negative = read_prompt(args.negative_prompt) if (args.negative_prompt or "").strip() else None
@@ -263,11 +263,11 @@ def _check(args: argparse.Namespace, model: LatentDiffusion, inputs: _Job) -> _J
 
 
 def _refuse_with_list(args: argparse.Namespace, edits: bool) -> None:
-    alone = "a list or folder of prompts is made row by row"
+    alone = "a list or folder of prompts is processed row by row"
     if len(args.text) > 1 or args.weights is not None or (args.file_path is not None and not edits):
-        raise InputError(f"{alone} and not mixed with other prompts: give one -t and no weights or sound to it")
+        raise InputError(f"{alone} and cannot be mixed with other prompts, weights or a sound")
     if args.output is not None or args.save_embedding is not None:
-        raise InputError(f"{alone} into a folder, which -s names: -o and --save_embedding are for one prompt")
+        raise InputError(f"{alone} into the folder -s; -o and --save_embedding work only with one prompt")
 
 
 def _given(args: argparse.Namespace, original: Original | None) -> dict[str, object]:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 from translator import zoo
 
 from .. import registry, translators
-from ..checkpoints.download import cache_dir
-from ..checkpoints.layout import read_json, reporting
+from ..checkpoints.layout import cache_dir, read_json, reporting
 from ..errors import InputError
 from .common import Parser, command
 
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from ..latent_diffusion.model import LatentDiffusion
 
 
-class Host:
-    """A model, as ``translator.cli`` asks for it."""
+class HostedModel:
+    """A model, as ``translator.actions.HostModel`` describes it."""
 
     def __init__(self, name: str | None) -> None:
         from ..pipeline import build_model
@@ -45,13 +43,13 @@ class Host:
     def sounds(self) -> dict[str, str]:
         path = self.model.folder.path / "sounds.json"
         if not path.is_file():
-            raise InputError(f"{self.name} does not say which sounds it knows")
+            raise InputError(f"{self.name} does not list its sounds")
         with reporting(path):
             return {sound["name"]: sound["prompt"] for sound in read_json(path)["sounds"]}
 
-    @cached_property
-    def encoders(self) -> Encoders:
-        return Encoders(self.model)
+    @property
+    def encoders(self) -> ModelTowers:
+        return ModelTowers(self.model)
 
     def imagehear(self) -> list[Picture]:
         from translator.evaluation.imagehear import photographs
@@ -62,8 +60,8 @@ class Host:
         return photographs(cache_dir() / "imagehear", lambda url: fetch(url, headers=accept))
 
 
-class Encoders:
-    """The towers of a model, as ``translator.evaluate`` asks for them."""
+class ModelTowers:
+    """The towers of a model, as ``translator.evaluation.judge.Towers`` describes them."""
 
     def __init__(self, model: LatentDiffusion) -> None:
         self.model, self.name, self.spaces = model, model.folder.name, model.spaces
@@ -94,6 +92,6 @@ def _run(argv: Sequence[str] | None) -> int:
     parser = Parser("audioldm-translator", allow_abbrev=False)
     cli.add_arguments(parser)
     try:
-        return cli.run(parser.parse_args(argv), Host)
+        return cli.run(parser.parse_args(argv), HostedModel)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; pip install audioldm-vision[train] brings it") from None
+        raise InputError(f"{error.name} is not installed; run: pip install audioldm-vision[train]") from None

@@ -22,8 +22,7 @@ from zipfile import is_zipfile
 
 from safetensors import SafetensorError
 
-from ..checkpoints.download import cache_dir
-from ..checkpoints.layout import INDEX, WEIGHTS, ModelFolder
+from ..checkpoints.layout import INDEX, WEIGHTS, ModelFolder, cache_dir
 from ..clap.tokenizer import read_tokenizer
 from ..errors import InputError
 
@@ -102,7 +101,7 @@ def read(path: Path) -> dict[str, Tensor]:
             raise TypeError("not tensors")
     except Exception as error:  # a damaged zip, a pickle that would run code, another kind of file …
         log.debug("%s: %s", path, error)
-        raise InputError(f"{path} is not an AudioLDM checkpoint, or it is damaged") from None
+        raise InputError(f"{path} is damaged or not an AudioLDM checkpoint") from None
     return state
 
 
@@ -122,12 +121,12 @@ def split(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     known = (LIVE, EMA, "first_stage_model.", "cond_stage_model.model.", "scale_factor")
     for name in state:
         if not name.startswith(known) and not re.fullmatch(IGNORED, name):
-            raise InputError(f"the checkpoint has the tensor {name}, which no AudioLDM has")
+            raise InputError(f"the checkpoint contains the tensor {name}, which AudioLDM does not have")
     if averaged:  # named like the live ones, without the dots
         table = {f"diffusion_model{name.replace('.', '')}": name for name in live}
         unet = rename(averaged, table, (r"decay", r"num_updates"))
         if len(unet) != len(live):
-            raise InputError(f"the checkpoint has averages of {len(unet)} of the UNet's {len(live)} tensors")
+            raise InputError(f"the checkpoint has averages for only {len(unet)} of the UNet's {len(live)} tensors")
     else:
         unet = live
     vocoder = under(first_stage, "vocoder.")
@@ -146,7 +145,7 @@ def convert(
     from . import clap, unet, vae, vocoder
 
     if os.path.lexists(folder):
-        raise InputError(f"{folder} exists already, and nothing is overwritten")
+        raise InputError(f"{folder} already exists; refusing to overwrite it")
     untold = untold or Untold()
     parts = split(read(path))
     rates = untold.upsample_rates or vocoder.UPSAMPLE_RATES
@@ -167,7 +166,7 @@ def convert(
         folder.parent.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", suffix=".part", dir=folder.parent))
     except OSError as error:
-        raise InputError(f"cannot write in the folder {folder.parent}: {error.strerror}") from None
+        raise InputError(f"cannot write to the folder {folder.parent}: {error.strerror}") from None
     try:
         _write(work, converted, extras, DTYPES[dtype])
         _references(work)

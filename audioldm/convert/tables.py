@@ -38,7 +38,7 @@ def rename(state: Tensors, table: Mapping[str, str], ignored: Iterable[str] = ()
             if target is not None:
                 break
         else:
-            raise InputError(f"the checkpoint has the tensor {name}, which no AudioLDM has")
+            raise InputError(f"the checkpoint contains the tensor {name}, which AudioLDM does not have")
         new = ".".join([target, *parts[count:]])
         if new in renamed:
             raise InputError(f"the checkpoint has two tensors for {new}")
@@ -49,7 +49,7 @@ def rename(state: Tensors, table: Mapping[str, str], ignored: Iterable[str] = ()
 def need(state: Tensors, name: str) -> Tensor:
     """``state[name]``. Raises InputError if it is not there: the file is not what it should be."""
     if name not in state:
-        raise InputError(f"the checkpoint lacks the tensor {name}: it is no AudioLDM, or not all of it")
+        raise InputError(f"the checkpoint lacks the tensor {name}; it is not a complete AudioLDM checkpoint")
     return state[name]
 
 

@@ -44,8 +44,8 @@ def configuration(state: Tensors, head_channels: int | None = None) -> dict[str,
     head_channels = head_channels or HEAD_CHANNELS.get(width)
     if head_channels is None:
         raise InputError(
-            f"no AudioLDM has a UNet that is {width} channels wide; audioldm-convert --config takes the configuration "
-            "of another, and -ckpt the folder that it makes"
+            f"the UNet is {width} channels wide, unlike those of AudioLDM; pass its configuration to "
+            "audioldm-convert --config and use the resulting folder as -ckpt"
         )
     firsts = [1 + block * (layers + 1) for block in range(blocks)]
     widths = [state[f"input_blocks.{i}.0.out_layers.3.weight"].shape[0] for i in firsts]

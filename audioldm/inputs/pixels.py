@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -76,11 +76,11 @@ def deep(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
     Pillow reads the upper half of 16-bit colours alone, in which data of 12 bits are black. Read in the other byte
     order, the same file gives the lower half. `image` is not loaded yet; `reopen` opens the same file once more.
     """
-    tiles = [_swapped(tile) for tile in image.tile] if image.mode in ("RGB", "RGBA") else []
+    tiles = [_swapped(tile) for tile in getattr(image, "tile", [])] if image.mode in ("RGB", "RGBA") else []
     if not tiles or None in tiles:
         return image
     image.load()
-    if max(high for _, high in image.getextrema()[:3]) >= UNUSED_BITS:
+    if max(high for _, high in cast(Any, image.getextrema())[:3]) >= UNUSED_BITS:
         return image
     with reopen() as other:
         other.tile = tiles

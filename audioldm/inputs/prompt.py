@@ -156,6 +156,19 @@ def is_file_or_address(prompt: str) -> bool:
     return bool(named or SCHEME.match(prompt) or is_data_uri(prompt) or _holds_image(os.path.expanduser(prompt)))
 
 
+def is_list(prompt: str) -> bool:
+    """Whether ``prompt`` is a folder, or a .txt, .csv or .jsonl file that is there.
+
+    A folder has a separator in its name, or is ".", ".." or "~": a folder called "rain" in the current one does not
+    change what the word means.
+    """
+    prompt = unwrapped(prompt)
+    path = os.path.expanduser(prompt)
+    if "\0" not in path and os.path.isdir(path):
+        return prompt in (".", "..", "~") or "/" in prompt or os.sep in prompt
+    return is_list_name(path) and os.path.isfile(path)
+
+
 def in_folder(prompt: str, folder: str) -> str:
     """`prompt`, or the path of the file in `folder` that it names; what may name a file is as for `kind_of`."""
     path = os.path.join(folder, prompt)
@@ -167,7 +180,7 @@ def _check_url(prompt: str, scheme: str) -> Literal["image"]:
     if scheme not in ("http", "https"):
         raise InputError(f"{scheme}: addresses are not supported; {ACCEPTED}")
     if not re.match(r"https?://[^/?#\s]", prompt, re.I):
-        raise InputError(f"the URL has no host name; it must begin like {scheme}://example.org/")
+        raise InputError(f"the URL has no host name; a URL begins like {scheme}://example.org/")
     return "image"
 
 

@@ -60,19 +60,6 @@ class Row:
         return f"{self.number:05d}_{slug(self.prompt)}" if self.name is None else slug(self.name)
 
 
-def is_list(prompt: str) -> bool:
-    """Whether ``prompt`` is a folder, or a .txt, .csv or .jsonl file that is there.
-
-    A folder has a separator in its name, or is ".", ".." or "~": a folder called "rain" in the current one does not
-    change what the word means.
-    """
-    prompt = unwrapped(prompt)
-    path = os.path.expanduser(prompt)
-    if "\0" not in path and os.path.isdir(path):
-        return prompt in (".", "..", "~") or "/" in prompt or os.sep in prompt
-    return is_list_name(path) and os.path.isfile(path)
-
-
 def read(source: str, on_note: OnNote = log.warning) -> Iterator[Row]:
     """The rows of a list or folder. Raises InputError at the first: unreadable, no prompt column, empty.
 

@@ -20,7 +20,8 @@ def without_metadata(data: bytes) -> bytes:
     """A PNG without the chunks that no pixel depends on, however large or damaged they are; other data as they are."""
     if not data.startswith(PNG):
         return data
-    view, kept, at = memoryview(data), [PNG], len(PNG)
+    view, at = memoryview(data), len(PNG)
+    kept: list[bytes | memoryview] = [PNG]
     while at + 8 <= len(data):
         length, kind = int.from_bytes(view[at : at + 4], "big"), bytes(view[at + 4 : at + 8])
         end = at + 12 + length
@@ -83,9 +84,9 @@ def _rows_with_content(image: Image.Image) -> np.ndarray:
     """For each row, whether the decoder has written anything but zeros to it."""
     if image._im is None:
         return np.zeros(image.height, bool)
-    found = Image.new(image.mode, (1, 1))._new(image._im)
+    found = Image.new(image.mode, (1, 1))._new(image._im)  # pyright: ignore[reportArgumentType]
     values = np.asarray(found).reshape(image.height, -1)
-    return values.any(axis=1)
+    return np.asarray(values.any(axis=1))
 
 
 def _flat_rows(image: Image.Image) -> int:

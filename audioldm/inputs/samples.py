@@ -64,9 +64,9 @@ def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = lo
     else:
         found = _from_array(source, seconds)
     if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
-        raise InputError(f"{printable(found.name)} says that it has {found.rate} samples a second, which is no sound")
+        raise InputError(f"{printable(found.name)} claims {found.rate} samples per second, which no sound has")
     if not np.isfinite(found.values).all():
-        raise InputError(f"{printable(found.name)} holds samples that are not numbers")
+        raise InputError(f"{printable(found.name)} contains samples that are not numbers")
     return found
 
 
@@ -147,7 +147,7 @@ def _by_av(file: BinaryIO, name: str, seconds: float | None, why: str, on_note: 
     head, name, given = file.read(16), printable(name), name
     file.seek(0)
     if not head:
-        raise InputError(f"{name} is not an audio file that can be read: it is empty")
+        raise InputError(f"{name} is not a readable audio file: it is empty")
     if name.lower().endswith(HEADERLESS):
         raise InputError(f"{name} has no header that says rate and format; save it as WAV first")
     parts, count, rate, failure = [], 0, 0, None
@@ -172,7 +172,7 @@ def _by_av(file: BinaryIO, name: str, seconds: float | None, why: str, on_note: 
             raise InputError(f"{name} is a picture, not a sound; give it with -t")
         if failure is None:
             raise InputError(f"{name} holds no sound: it has no sound track")
-        raise InputError(f"{name} is not an audio file that can be read: {why}") from failure
+        raise InputError(f"{name} is not a readable audio file: {why}") from failure
     if failure is not None:
         on_note(f"{name} is damaged after {count / rate:.1f} seconds; what comes before is used")
     values = np.concatenate(parts, axis=1).T[: None if seconds is None else round(seconds * rate)]

@@ -76,7 +76,7 @@ def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warnin
         on_note(f"{name} goes {20 * np.log10(loudest):.1f} dB beyond full scale; all of it is made softer")
     wave = resample(mono, samples.rate, SAMPLE_RATE)
     if not len(wave):  # in the file, or after resampling a few samples of a high rate
-        raise InputError(f"{name} holds no sound: it is empty")
+        raise InputError(f"{name} contains no sound: it is empty")
     if len(wave) < SHORT * SAMPLE_RATE:
         on_note(f"{name} is only {len(mono) / samples.rate:.2g} seconds long; hardly anything is heard in it")
     elif np.ptp(mono) < SILENCE:
@@ -105,10 +105,10 @@ def read_original(
     Raises InputError.
     """
     if source is None or isinstance(source, str) and not source.strip():
-        raise InputError(f"--mode {mode} begins with a sound: give its file with -f")
+        raise InputError(f"--mode {mode} needs a sound file (-f)")
     from ..audio import SAMPLE_RATE
 
     heard = hear(source, MAX_DURATION + 1, on_note)
     if duration is None and len(heard.wave) > MAX_DURATION * SAMPLE_RATE:
-        raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; -dur says how much of it to take")
+        raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
     return Original(heard.name, heard.wave, heard.gain)

@@ -37,7 +37,7 @@ def read_vector(path: str | Path) -> np.ndarray:
     except InputError:
         raise
     except Exception:  # numpy raises all sorts on a damaged header
-        raise InputError(f"{path} is not a .npy file of numbers that can be read") from None
+        raise InputError(f"{path} is not a readable .npy file of numbers") from None
     return as_vector(vector, str(path))
 
 
@@ -57,11 +57,11 @@ def as_vector(vector: Any, name: str) -> np.ndarray:
     if vector.ndim == 2 and len(vector) == 1:
         vector = vector[0]
     if vector.ndim != 1 or not len(vector):
-        raise InputError(f"{name} holds numbers of shape {vector.shape}, where (512,) or (1, 512) is one vector")
+        raise InputError(f"{name} has the shape {vector.shape}; expected one vector, (512,) or (1, 512)")
     vector = vector.astype(np.float64)
     length = math.sqrt(float((vector**2).sum())) if np.isfinite(vector).all() else math.inf
     if not 0 < length < math.inf:
-        raise InputError(f"{name} holds no direction: its numbers are all zero, infinite or not numbers")
+        raise InputError(f"{name} has no direction: its numbers are all zero, infinite or NaN")
     return (vector if abs(length - 1) < UNIT else vector / length).astype(np.float32)
 
 
@@ -77,6 +77,6 @@ def write_vector(path: str | Path, vector: np.ndarray) -> None:
     try:
         write_new(path, buffer.getvalue())
     except FileExistsError:
-        raise InputError(f"{path} exists already, and nothing is overwritten") from None
+        raise InputError(f"{path} already exists; refusing to overwrite it") from None
     except OSError as error:
         raise InputError(f"cannot write {path}: {error.strerror}") from None

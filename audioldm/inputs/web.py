@@ -109,7 +109,7 @@ def download(
                 if response.status_code not in REDIRECTS or not location:
                     return _body(response, label(url), limits)
             url = _redirect_target(request.url or url, location)
-    raise DownloadError(f"{label(url)} lies behind more than {limits.max_redirects} redirects", "redirects")
+    raise DownloadError(f"{label(url)} is behind more than {limits.max_redirects} redirects", "redirects")
 
 
 def label(source: str) -> str:

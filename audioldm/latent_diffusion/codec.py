@@ -97,7 +97,7 @@ def finish_kept(wave: Tensor, duration: float) -> tuple[np.ndarray, float]:
 def _cut(wave: Tensor, duration: float) -> np.ndarray:
     samples = wave[: round(duration * SAMPLE_RATE)].cpu().numpy()
     if not np.isfinite(samples).all():
-        raise InputError("this gives no sound but NaN or infinite numbers; a smaller guidance scale may help")
+        raise InputError("the result is not finite; try a smaller guidance scale")
     return samples
 
 

@@ -151,7 +151,7 @@ def region(model: LatentDiffusion, options: GenerateOptions) -> Region:
         heights = _share(options.frequency_mask_ratio, height)
         bands = (heights[0] * factor, heights[1] * factor)
     if times[0] >= times[1] and heights[0] >= heights[1]:
-        raise InputError("the ranges are too small: nothing of the sound would be made new")
+        raise InputError("the ranges are too small: no part of the sound would change")
     mask = torch.ones(1, 1, length, height)
     mask[:, :, slice(*times)] = 0
     mask[..., slice(*heights)] = 0

@@ -60,7 +60,7 @@ class LatentDiffusion:
 
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
-            raise InputError(f'unknown device "{device}"; there are auto, cpu and cuda')
+            raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self._wanted_device = device
@@ -88,7 +88,7 @@ class LatentDiffusion:
             wanted = "cuda" if torch.cuda.is_available() else "cpu"
         device = torch.device(wanted)
         if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-            raise InputError(f'the device "{wanted}" is not there; --device cpu runs without a GPU')
+            raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
         return device
 
     @cached_property
@@ -135,9 +135,9 @@ class LatentDiffusion:
         """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        from ..checkpoints.load import from_config
+        from ..checkpoints.load import current_names, from_config
 
-        return self._load("vae", lambda config: from_config(AutoencoderKL, config), hub.current_names)
+        return self._load("vae", lambda config: from_config(AutoencoderKL, config), current_names)
 
     @cached_property
     def vocoder(self) -> nn.Module:
@@ -225,7 +225,7 @@ class LatentDiffusion:
     def spaces(self) -> tuple[str, str]:
         """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
         if not self.folder.hears:
-            raise InputError(f"which space a translator must lead to cannot be told: {text_only(self.folder)}")
+            raise InputError(f"the CLAP space is unknown: {text_only(self.folder)}")
         return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property

@@ -205,11 +205,10 @@ def predictor(
         return predicted
 
     def predict_windows(latents: Tensor, timestep: Tensor) -> Tensor:
-        def piece(start: int, stop: int) -> Tensor:
-            return predict(latents[:, :, start:stop], timestep)
-
         length = latents.shape[2]
-        return blend(piece, length, window or length, (window or length) // 2)
+        if window is None or length <= window:
+            return predict(latents, timestep)
+        return blend(lambda start, stop: predict(latents[:, :, start:stop], timestep), length, window, window // 2)
 
     return predict_windows
 

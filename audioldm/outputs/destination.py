@@ -77,7 +77,7 @@ class Destination:
         """
         if embedding is not None:
             if not embedding.lower().endswith(SUFFIX):
-                raise InputError(f"the file of an embedding must end in {SUFFIX}, and {embedding} does not")
+                raise InputError(f"the embedding file must end in {SUFFIX}, not {embedding}")
             _refuse_existing(Path(os.path.expanduser(embedding)), beside=False)
         prompt = prompts if isinstance(prompts, str) else prompts[0]
         if not isinstance(prompts, str) and len(prompts) > 1:
@@ -87,7 +87,7 @@ class Destination:
         else:
             path = Path(os.path.expanduser(file))
             if path.suffix.lower() != ".wav":
-                raise InputError(f"the output file must end in .wav, and {file} does not")
+                raise InputError(f"the output file must end in .wav, not {file}")
             destination = cls(path.parent, path.stem, path, count)
             for index in range(count):
                 _refuse_existing(destination.path(index))
@@ -228,4 +228,4 @@ def _refuse_existing(path: Path, beside: bool = True) -> None:
             continue
         except OSError as error:  # a name too long, a folder that may not be looked into …
             raise InputError(f"cannot write {taken}: {error.strerror}") from None
-        raise InputError(f"{taken} exists already, and nothing is overwritten")
+        raise InputError(f"{taken} already exists; refusing to overwrite it")

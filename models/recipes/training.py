@@ -53,6 +53,7 @@ def fit(
     weight_decay: float = 0.01,
     ema: float = 0.999,
     betas: tuple[float, float] = (0.9, 0.99),
+    adversary: Adversary | None = None,
     report: Callable[[int, nn.Module], dict[str, float]] | None = None,
     report_every: int = 500,
 ) -> nn.Module:
@@ -60,7 +61,8 @@ def fit(
 
     The learning rate warms up, then falls as a cosine over whichever budget runs out first. A checkpoint every
     two minutes in ``build/recipes/<name>.pt`` is resumed by the next call (one with fewer minutes than were spent
-    only returns what is there, so a running training can be looked at); losses go to ``<name>.csv``.
+    only returns what is there, so a running training can be looked at); losses go to ``<name>.csv``. The state of an
+    ``adversary`` that ``loss`` uses is kept with it: new critics undo in minutes what old ones taught.
     """
     WORK.mkdir(parents=True, exist_ok=True)
     checkpoint = WORK / f"{name}.pt"
@@ -75,6 +77,8 @@ def fit(
         optimizer.load_state_dict(state["optimizer"])
         averaged.weights, averaged.steps = state["averaged"], state["step"]
         step, used = state["step"], state["seconds"]
+        if adversary and "adversary" in state:
+            adversary.load_state_dict(state["adversary"])
         print(f"{name}: resumed at step {step} after {used / 60:.1f} min", flush=True)
     start = time.monotonic() - used
     first, saved, sums, count = step, time.monotonic(), {}, 0
@@ -85,6 +89,8 @@ def fit(
         if step > first and (progress >= 1 or time.monotonic() - saved > 120):
             state = {"module": module.state_dict(), "optimizer": optimizer.state_dict(),
                      "averaged": averaged.weights, "step": step, "seconds": elapsed}
+            if adversary:
+                state["adversary"] = adversary.state_dict()
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
             saved = time.monotonic()
@@ -134,6 +140,13 @@ class Adversary:
     def __init__(self, critics: nn.Module, lr: float = 4e-4, matching: float = 2.0) -> None:
         self.critics, self.matching = critics.to(DEVICE), matching
         self.optimizer = torch.optim.AdamW(critics.parameters(), lr=lr, betas=(0.8, 0.99))
+
+    def state_dict(self) -> dict[str, dict]:
+        return {"critics": self.critics.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, dict]) -> None:
+        self.critics.load_state_dict(state["critics"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
     def __call__(self, fake: Tensor, real: Tensor, paired: int | None = None) -> Tensor:
         """The loss of ``fake`` (B, ...), of which the first ``paired`` (None: all) are to become their ``real``."""

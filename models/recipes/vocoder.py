@@ -4,7 +4,7 @@
 
 It learns from magnitudes first (STFTs of five resolutions, as Parallel WaveGAN, arXiv 1910.11480), and after a fifth of
 the time also against critics that look at spectrograms (UnivNet, arXiv 2106.07889; the complex ones as EnCodec, arXiv
-2210.13438). ``decoder.py`` finishes it on the VAE's output.
+2210.13438). ``finish.py`` finishes it on the VAE's output.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def main() -> None:
         return {"held_out_mel": round((log_mel(fake) - log_mel(held_out)).abs().mean().item(), 4)}
 
     fit("vocoder", vocoder, loss, steps=options.steps, minutes=options.minutes, lr=1e-3, betas=(0.8, 0.99),
-        report=report)
+        adversary=adversary, report=report)
     print(report(0, vocoder))
     save_half(vocoder, data.STARTER / "vocoder")
 

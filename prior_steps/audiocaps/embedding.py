@@ -25,10 +25,7 @@ def work(argv: Sequence[str] | None, module: str = MODULE, towers: tuple[str, ..
     return command.embed(args, AudioCaps(args.csv, splits=args.splits), towers=towers)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.main(MODULE, work, argv)
-
+main = command.script(MODULE, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,10 +28,7 @@ def work(argv: Sequence[str] | None) -> int:
     return command.embed(args, ConceptualCaptions(args.files), command.fetcher(args), kind="image")
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; returns its exit code."""
-    return command.main(MODULE, work, argv)
-
+main = command.script(MODULE, work)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from audioldm.latent_diffusion.model import LatentDiffusion
 
 Kind = Literal["text", "image"]  # CLIP's input: the caption or the picture
+Prepared = tuple[Row, "Tensor | None"]  # a row, and its picture as CLIP takes it
 CLIP, CLAP = TOWERS = ("clip", "clap")
 TEXT_BATCH, IMAGE_BATCH = 128, 16  # larger ones are not faster on a CPU
 
@@ -72,7 +73,7 @@ class Embedder:
         found = {name: version(name) for name in libraries}
         return {"audioldm": __version__, "model": self.model.folder.name, **found}
 
-    def prepare(self, row: Row) -> tuple[Row, Tensor | None]:
+    def prepare(self, row: Row) -> Prepared:
         """Decode a row's picture to CLIP's input, and drop its bytes; may be called from any thread.
 
         A row whose picture cannot be decoded fails.
@@ -93,7 +94,7 @@ class Embedder:
         return replace(row, content=None), self.model.clip.pixels(image)
 
     def __call__(
-        self, prepared: Sequence[tuple[Row, Tensor | None]], on_rows: Callable[[int], object] = lambda rows: None
+        self, prepared: Sequence[Prepared], on_rows: Callable[[int], object] = lambda rows: None
     ) -> Embedded:
         """Embed what ``prepare`` returned, except failed rows; ``on_rows`` is called with numbers of done rows."""
         self._pin_precision()
@@ -115,7 +116,7 @@ class Embedder:
             on_rows(len(chosen))
         return Embedded(rows, vectors.get(CLIP), vectors.get(CLAP))
 
-    def _clip(self, prepared: Sequence[tuple[Row, Tensor | None]]) -> Tensor:
+    def _clip(self, prepared: Sequence[Prepared]) -> Tensor:
         if self.kind == "text":
             return self.model.clip.encode_text_batch([row.caption for row, _ in prepared])
         return self.model.clip.encode_pixels_batch([pixels for _, pixels in prepared if pixels is not None])

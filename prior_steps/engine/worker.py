@@ -10,13 +10,13 @@ from functools import cached_property
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from audioldm.errors import InputError
 from translator.shards.parquet import schema
 
 from ..readers.rows import Row
-from .embed import CLAP, TOWERS, Embedded, Embedder, Kind
+from .embed import CLAP, TOWERS, Embedded, Embedder, Kind, Prepared
 from .write import shard_path, write_shard
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
     from ..readers import Reader
 
+A = TypeVar("A")
+B = TypeVar("B")
 SHARD_ROWS = {"text": 10_000, "image": 1_000}  # 41 MB and 4 MB of vectors; a killed run loses at most one shard
 SLICE = 64  # pictures that one thread fetches and decodes
 AHEAD = 4  # such threads, besides the model: at most 256 pictures are in memory
@@ -142,7 +144,7 @@ class Worker:
         source = self.job.reader.name
         return write_shard(shard_path(folder, source, k), embedded, shard_schema(self.embedder, source), self.job.kind)
 
-    def _prepare(self, part: tuple[int, list[Row]]) -> tuple[int, list[Any], Counter[str]]:
+    def _prepare(self, part: tuple[int, list[Row]]) -> tuple[int, list[Prepared], Counter[str]]:
         """k, the embedder's input, and the statuses of the rows that were fetched."""
         k, before = part
         rows = before if self._fetcher is None else self._fetcher.fetch_all(before)
@@ -157,12 +159,12 @@ def shard_schema(embedder: Embedder, source: str) -> pa.Schema:
     return schema(source, clip, clap, embedder.versions, embedder.model.dimension)
 
 
-def map_ahead(function: Callable[[Any], Any], items: Iterable[Any], threads: int) -> Iterator[Any]:
+def map_ahead(function: Callable[[A], B], items: Iterable[A], threads: int) -> Iterator[B]:
     """function(item) in order, computed by ``threads`` threads that are at most as many items ahead.
 
     No reference to an item or a result is kept longer than needed.
     """
-    pool, waiting = ThreadPoolExecutor(threads), deque[Future]()
+    pool, waiting = ThreadPoolExecutor(threads), deque[Future[B]]()
     try:
         for item in items:
             waiting.append(pool.submit(function, item))

@@ -51,7 +51,7 @@ class Folder:
     def __init__(
         self,
         path: str | Path,
-        settings: Mapping[str, Any],
+        settings: Mapping[str, object],
         versions: Mapping[str, str],
         again: Callable[[str], bool] = lambda status: False,
     ) -> None:
@@ -76,7 +76,7 @@ class Folder:
             self._held.close()
             raise
 
-    def _adopt(self, settings: Mapping[str, Any], again: Callable[[str], bool]) -> None:
+    def _adopt(self, settings: Mapping[str, object], again: Callable[[str], bool]) -> None:
         """Continue from the existing manifest and shards."""
         before = read_manifest(self.path)
         if before is None and any(self.path.glob("*.parquet")):
@@ -92,7 +92,7 @@ class Folder:
             if name == "input" and was != value and before and self._redo(before, settings, counts):
                 continue
             # embedding_clap completed what embedding_clip made
-            more = name == "towers" and self.finished and set(value) < set(was or ())
+            more = name == "towers" and self.finished and isinstance(value, list) and set(value) < set(was or ())
             if was != value and not more:
                 raise InputError(
                     f"{self.path} belongs to another run: {name} is {_describe(was)} there and "
@@ -162,7 +162,7 @@ class Folder:
         self._held.close()
 
 
-def _describe(value: Any) -> str:
+def _describe(value: object) -> str:
     if isinstance(value, list):
         return " and ".join(map(str, value))
     return "unset" if value is None else str(value)
@@ -258,7 +258,7 @@ def read_shard(path: Path) -> Embedded:
     return Embedded(rows, *vectors)
 
 
-def _vectors(rows: list[Any], vectors: np.ndarray | None, type: pa.DataType) -> pa.Array:
+def _vectors(rows: list[Row], vectors: np.ndarray | None, type: pa.DataType) -> pa.Array:
     """A column of vectors, null where a row has failed or has none."""
     import numpy as np
     import pyarrow as pa

@@ -171,14 +171,14 @@ def test_flags_change_the_settings(command, shards: Path) -> None:
     [
         (("wit_cos_512", "--epochs", 0), "epochs must be 1 or more"), (("wit_cos_512", "--lr", "nan"), "lr must be"),
         (("wit_cos_512", "--held_out", 1), "held_out must be between"), (("ridge", "--held_out", 0), "held-out share"),
-        (("wit_cos_512", "--dropout", 1), "dropout must be"), (("wit_cos",), '"wit_cos" is no name of a translator'),
-        (("clotho_cos_512",), "no name of a translator that can be trained"),
-        (("audiocaps_wit_cos_512", "--weights", "wit=1"), "--weights gives each source its share: audiocaps=1 wit=1"),
-        (("audiocaps_wit_cos_512", "--weights", "wit=1", "audiocaps=x"), "--weights gives each source"),
+        (("wit_cos_512", "--dropout", 1), "dropout must be"), (("wit_cos",), '"wit_cos" is not the name of a'),
+        (("clotho_cos_512",), "not the name of a trainable translator"),
+        (("audiocaps_wit_cos_512", "--weights", "wit=1"), "--weights needs a share for each source: audiocaps=1 wit=1"),
+        (("audiocaps_wit_cos_512", "--weights", "wit=1", "audiocaps=x"), "--weights needs a share for each"),
         (("audiocaps_wit_cos_512", "--weights", "wit=1", "audiocaps=0"), "weights above 0"),
-        (("wit_cos_512", "--device", "cuda:77"), 'the device "cuda:77" is not there; --device cpu'),
+        (("wit_cos_512", "--device", "cuda:77"), 'the device "cuda:77" is not available; --device cpu'),
         (("wit_cos_512", "--device", "toaster"), "toaster"), (("memory", "--captions", 1), "two different captions"),
-        (("wit_cos_512", "-o", "taken"), "taken is a file; --out names a folder"),
+        (("wit_cos_512", "-o", "taken"), "taken is a file; --out must be a folder"),
     ],
 )  # fmt: skip
 def test_trainings_that_are_refused(command, shards: Path, arguments: tuple[object, ...], words: str) -> None:
@@ -193,10 +193,10 @@ def test_data_that_lack(command, shards: Path, tmp_path: Path) -> None:
     refused(command("train", "wit_cos_512", "--data", "nowhere"), "no such file or folder: nowhere")
     refused(command("train", "wit_cos_512", "--data", tmp_path / "empty"), "there are no .parquet files in")
     refused(command("train", "all", "--data", only), "_mse_256 learns from audiocaps", "no shards of audiocaps")
-    refused(command("train", "wit_cos_512", "--data", only, only), "wit.parquet is named twice")
+    refused(command("train", "wit_cos_512", "--data", only, only), "wit.parquet is given twice")
     cut = tmp_path / "cut.parquet"
     cut.write_bytes(only.read_bytes()[:5000])
-    refused(command("train", "wit_cos_512", "--data", cut), "cut.parquet is not a Parquet file", "cut short")
+    refused(command("train", "wit_cos_512", "--data", cut), "cut.parquet is not a readable Parquet file", "cut short")
     other = write_shard(tmp_path / "other.parquet", make_rows(9), clap_space="e" * 12)
     refused(command("train", "wit_cos_512", "--data", only, other), "different spaces", CLAP, "e" * 12)
     rows = make_rows(60, "w")
@@ -229,7 +229,7 @@ def test_show(command, shards: Path) -> None:
         assert json.loads("\n".join(out[out.index("{") :]))["name"] == name
     torch.save(Translator(16).state_dict(), "thesis.pth")
     code, out, _ = command("show", "thesis.pth")
-    assert code == 0 and "  fc1.weight   16 x 512" in out and "does not say which spaces" in out[-1]
+    assert code == 0 and "  fc1.weight   16 x 512" in out and "does not name its spaces" in out[-1]
 
 
 def test_show_what_is_none(command) -> None:
@@ -257,7 +257,7 @@ def test_installed_is_found_by_name(command, tiny_folder: Path, spaces, tmp_path
     assert (code, out, err) == (0, [], [f"installed: {target}"])
     assert target.with_suffix(".json").read_text() == '{"all": "of it"}'
     assert load_translator(target).metadata["data"] == "mine"
-    assert any("mine" in line and "installed" in line for line in command("list", "--model", tiny_folder)[1])
+    assert any("mine" in line and "not installed" not in line for line in command("list", "--model", tiny_folder)[1])
     arguments = ["--model_name", str(tiny_folder), "-t", str(picture), "-dur", "0.5", "--translator", "mine"]
     assert audioldm.commands.generate.main(arguments) == 0
     (wav,) = capsys.readouterr().out.splitlines()

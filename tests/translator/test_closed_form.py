@@ -260,7 +260,7 @@ def test_a_memory_is_drawn_from_captions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [1, 0, -3])
 def test_a_memory_that_is_too_small(tmp_path: Path, size: int) -> None:
     pairs = read_pairs(write_shard(tmp_path / "a.parquet", make_rows(40)))
-    with pytest.raises(InputError, match="a memory needs two different captions or more"):
+    with pytest.raises(InputError, match="a memory needs at least two different captions"):
         memory.draw([pairs], size)
 
 

@@ -93,8 +93,8 @@ def test_a_text_with_a_file_in_each_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content, sentence", [
     ("file,kind\na.jpg,dog\n", "no column called label"), ("", "no column called label"),
-    ("file,label\na.jpg,\n", "line 2 .* nothing under label or sound"),
-    ("name,label\na.jpg,dog\n", "line 2 .* nothing under file or image or url"),
+    ("file,label\na.jpg,\n", "line 2 .* no value in the column label or sound"),
+    ("name,label\na.jpg,dog\n", "line 2 .* no value in the column file or image or url"),
     ("file,label\na.jpg,dog\na.jpg,rain\n", "a.jpg twice"), ("file,label\n", "no pictures"),
     ('file,label\n"a.jpg,dog\n', "not a CSV"), (b"file,label\n\xff.jpg,dog\n", "not a CSV file: line 2 is not UTF-8"),
 ])  # fmt: skip
@@ -108,7 +108,7 @@ def test_tables_that_are_none(tmp_path: Path, content: str | bytes, sentence: st
 def test_folders_that_are_none(tmp_path: Path) -> None:
     for folder, sentence in (
         (make(tmp_path / "both", "dog1.jpg", "rain/1.jpg"), "in folders and beside them"),
-        (make(tmp_path / "numbers", "12.jpg"), "says nothing of its class"),
+        (make(tmp_path / "numbers", "12.jpg"), "does not name its class"),
         (make(tmp_path / "empty", "notes.txt"), "no pictures"),
         (tmp_path / "none", "no such folder"),
     ):
@@ -340,11 +340,11 @@ def test_ranks_beyond_the_classes_are_left_out(pictures: list[Picture]) -> None:
     ({"translators": {}}, "no translator"),
     ({"translators": {"bad": lambda clip, kind: same(clip, kind) * float("nan")}}, "bad gives vectors that are not"),
     ({"translators": {"zero": lambda clip, kind: 0 * clip}}, "have no length"),
-    ({"translators": {"wide": lambda clip, kind: Translator(8, 512)(clip)}}, "wide does not take vectors of 6"),
+    ({"translators": {"wide": lambda clip, kind: Translator(8, 512)(clip)}}, "wide does not accept vectors of 6"),
     ({"default": "other"}, '"other" is not among'),
     ({"prompts": {**PROMPTS, "sea": PROMPTS["dog"]}}, '"dog" and "sea" have the same prompt'),
     ({"prompts": {name: PROMPTS[name] for name in NAMES if name != "harp"}}, 'the class "harp" has no prompt'),
-    ({"prompts": {"dog": "a dog"}, "pictures": []}, "two classes or more"),
+    ({"prompts": {"dog": "a dog"}, "pictures": []}, "at least two classes"),
     ({"pictures": []}, "none of 0 pictures"),
 ])  # fmt: skip
 def test_what_cannot_be_judged(pictures: list[Picture], change: dict, sentence: str) -> None:
@@ -470,11 +470,11 @@ def test_imagehear_is_fetched_once_and_goes_on(tmp_path: Path) -> None:
     with Server() as server:
         hub = Hub(server, entries)
         server.answer("/raw/rain1.jpg", b"thr")  # cut short
-        with pytest.raises(InputError, match="rain1.jpg is not what ImageHear lists"):
+        with pytest.raises(InputError, match="rain1.jpg is not the file that ImageHear lists"):
             hub.photographs(tmp_path / "cache")
         assert sorted(p.name for p in (tmp_path / "cache").iterdir()) == ["dog1.jpg", "dog2.png", "listing.json"]
         server.answer("/raw/rain1.jpg", status=503)
-        with pytest.raises(InputError, match="running again goes on from here: .*503"):
+        with pytest.raises(InputError, match="rerun to resume the download: .*503"):
             hub.photographs(tmp_path / "cache")
         server.answer("/raw/rain1.jpg", CONTENT["rain1.jpg"])
         (tmp_path / "cache" / "dog1.jpg").write_bytes(b"on")

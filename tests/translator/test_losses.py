@@ -115,7 +115,7 @@ def test_other_sources_and_widths() -> None:
      "wit_cos_512_centred_noise", "wit_cos_" + "9" * 5000, "wit_cos_\u0665"],
 )  # fmt: skip
 def test_nonsense_is_no_name(name: str) -> None:
-    with pytest.raises(InputError, match="no name of a translator that can be trained.*audiocaps, wit.*ridge"):
+    with pytest.raises(InputError, match="not the name of a trainable translator.*audiocaps, wit.*ridge"):
         parse(name)
     assert not trainable(name)
 

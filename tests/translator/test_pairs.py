@@ -236,7 +236,7 @@ def test_places_without_shards(tmp_path: Path) -> None:
         open_shards([tmp_path / "nowhere"])
     path = write_shard(tmp_path / "deep" / "a.parquet", make_rows(3))
     assert [shard.path for shard in open_shards([tmp_path])] == [path]
-    with pytest.raises(InputError, match="a.parquet is named twice"):
+    with pytest.raises(InputError, match="a.parquet is given twice"):
         open_shards([tmp_path, path])
 
 
@@ -249,15 +249,15 @@ def test_files_that_are_no_shards(tmp_path: Path) -> None:
     for name, part in (("cut", content[:-100]), ("half", content[: len(content) // 2]), ("empty", b"")):
         path = tmp_path / f"{name}.parquet"
         path.write_bytes(part)
-        with pytest.raises(InputError, match=f"{name}.parquet is not a Parquet file that can be read; is it cut"):
+        with pytest.raises(InputError, match=f"{name}.parquet is not a readable Parquet file; is it cut"):
             open_shards([path])
     pq.write_table(pa.table({"x": [1]}), tmp_path / "foreign.parquet")
-    with pytest.raises(InputError, match="is no shard of embeddings: it lacks id, status, caption, .*clip_space"):
+    with pytest.raises(InputError, match="is not an embedding shard: it lacks id, status, caption, .*clip_space"):
         open_shards([tmp_path / "foreign.parquet"])
     table = pq.read_table(good)
     other = table.set_column(3, "caption", table["caption"].cast(pa.binary()))
     pq.write_table(other.replace_schema_metadata(table.schema.metadata), tmp_path / "binary.parquet")
-    with pytest.raises(InputError, match="binary.parquet is no shard of embeddings: its caption must be a string"):
+    with pytest.raises(InputError, match="binary.parquet is not an embedding shard: its caption must be a string"):
         open_shards([tmp_path / "binary.parquet"])
     for vector in (pa.list_(pa.float32()), pa.list_(pa.float64(), DIM), pa.list_(pa.int32(), DIM)):
         other = table.set_column(table.schema.get_field_index("clip"), "clip", table["clip"].cast(vector, safe=False))
@@ -282,7 +282,7 @@ def test_damage_behind_a_good_footer(tmp_path: Path) -> None:
 def test_shards_of_different_spaces(tmp_path: Path, other: dict) -> None:
     one = write_shard(tmp_path / "1.parquet", make_rows(3))
     two = write_shard(tmp_path / "2.parquet", make_rows(3, "b", dim=other.get("dim", DIM)), "wit", **other)
-    with pytest.raises(InputError, match="different spaces cannot be used together: .*1.parquet is .*2.parquet"):
+    with pytest.raises(InputError, match="different spaces cannot be used together: .*1.parquet and .*2.parquet"):
         open_shards([one, two])
 
 

@@ -126,8 +126,8 @@ def test_layouts_may_lie_side_by_side_and_count_by_number(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "text, sentence",
     [
-        (captions_layout("__import__('os').system('touch ran')", "1"), "something else than numbers"),
-        (pictures_layout("tensor([__import__('os').system('touch ran')])", "[1]"), "something else than numbers"),
+        (captions_layout("__import__('os').system('touch ran')", "1"), "text among the numbers"),
+        (pictures_layout("tensor([__import__('os').system('touch ran')])", "[1]"), "text among the numbers"),
         (pictures_layout("tensor([1., 2.], device=__import__('os').system('touch ran'))", "[1]"), "2 numbers for CLIP"),
         (pictures_layout("tensor([[ 0.1,  0.2,  ...,  0.3]])", "[1, 2, 3]"), "shortened printout"),
         (pictures_layout("[0.1 0.2 ... 0.3]", "[1, 2, 3]"), "shortened printout"),
@@ -140,7 +140,7 @@ def test_layouts_may_lie_side_by_side_and_count_by_number(tmp_path: Path) -> Non
         ("CLAP Embedding:\n1\nCLIP Embedding:\n1", "under their headings"),
         (captions_layout("1", "1") * 2, "one CLIP and one CLAP"),
         (captions_layout("1", "1") + "0" * MAX_BYTES, "too large"),
-        ("CLIP Embedding:\n1\nCLAP Embedding:\n\udcff", "not a text file"),
+        ("CLIP Embedding:\n1\nCLAP Embedding:\n\udcff", "not a readable text file"),
     ],
 )  # fmt: skip
 def test_what_is_no_pair_is_told_in_a_sentence(tmp_path: Path, monkeypatch, text: str, sentence: str) -> None:
@@ -158,10 +158,10 @@ def test_there_must_be_files(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match="no .txt files in"):
             list(text_pairs(folder))
-    with pytest.raises(InputError, match="not a text file"):
+    with pytest.raises(InputError, match="not a readable text file"):
         read_text_pair(tmp_path / "1.txt")
     (tmp_path / "1.txt").mkdir()
-    with pytest.raises(InputError, match="not a text file"):
+    with pytest.raises(InputError, match="not a readable text file"):
         list(text_pairs(tmp_path))
 
 

@@ -1,9 +1,9 @@
-"""ImageHear: 101 photographs of thirty things that sound, the test set of the field.
+"""ImageHear: 101 photographs of thirty things that make sounds, the usual test set.
 
 Sheffer and Adi, "I Hear Your True Colors: Image Guided Audio Generation", arXiv 2211.03089; in the repository im2wav.
-The class is the file's name without digits. NEVER TRAIN OR TUNE ON IT: its figures are compared between papers, and
-mean nothing for a model, a prompt or a setting that was chosen by looking at it. The photographs are other people's
-and come with no licence of their own, so they are fetched for the evaluation and not shipped.
+The class is the file's name without digits. NEVER TRAIN OR TUNE ON IT: papers compare their figures on it, which are
+meaningless for a model, prompt or setting that was chosen on it. The photographs belong to others and have no licence,
+so they are downloaded for the evaluation and not distributed.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ FILES = "https://raw.githubusercontent.com/{0}/{2}/{1}/".format(*_AT)
 def photographs(
     cache: str | Path, fetch: Callable[[str], bytes], *, listing: str = LISTING, files: str = FILES
 ) -> list[Picture]:
-    """The photographs, in the folder ``cache``; what is there and whole is not fetched again.
+    """Download the photographs into the folder ``cache``, except those that are already there.
 
-    ``fetch`` gives the bytes behind a URL, and raises ValueError with one sentence. Its request must accept JSON, or
-    ``listing``, which is GitHub's contents API, refuses it. ``files`` is where names in the listing are found. Every
-    file is compared with the hash that the listing says.
+    ``fetch`` returns the bytes at a URL, or raises ValueError; its requests must accept JSON, which ``listing``,
+    GitHub's contents API, requires. ``files`` is the folder of the listed names. Hashes are compared with the listing.
 
-    Raises InputError: something cannot be fetched (the next call goes on from there), or is not what was listed.
+    Raises InputError: a download fails (the next call resumes there) or is not the listed file.
     """
     cache = Path(cache)
     try:
@@ -49,12 +48,12 @@ def photographs(
             if not path.is_file() or _git_hash(path.read_bytes()) != sha:
                 content = _fetch(fetch, files + quote(name))
                 if _git_hash(content) != sha:
-                    raise InputError(f"{name} is not what ImageHear lists under that name; was it cut short?")
+                    raise InputError(f"{name} is not the file that ImageHear lists; is it cut short?")
                 write(path, content)
             pictures.append(Picture(name, str(path), label_of(name)))
         return pictures
     except OSError as error:
-        raise InputError(f"ImageHear cannot be kept in {cache}: {error.strerror}") from None
+        raise InputError(f"cannot write ImageHear to {cache}: {error.strerror}") from None
 
 
 def _names(listing: bytes) -> list[tuple[str, str]]:
@@ -66,12 +65,12 @@ def _names(listing: bytes) -> list[tuple[str, str]]:
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         plain, pictures = False, []
     if not plain or not pictures:
-        raise InputError("the listing of ImageHear is not a list of files called by class and number")
+        raise InputError("the listing of ImageHear is not a list of files named by class and number")
     return pictures
 
 
 def _git_hash(content: bytes) -> str:
-    """What git, and so GitHub's listing, calls a file of this content."""
+    """The hash by which git, and GitHub's listing, identify a file's content."""
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
@@ -79,4 +78,4 @@ def _fetch(fetch: Callable[[str], bytes], url: str) -> bytes:
     try:
         return fetch(url)
     except ValueError as error:
-        raise InputError(f"ImageHear is not complete yet, and running again goes on from here: {error}") from None
+        raise InputError(f"ImageHear is incomplete; rerun to resume the download: {error}") from None

@@ -97,17 +97,7 @@ def evaluate_images(
     if not ks:
         raise InputError(f"R@k needs a k from 1 to {len(prompts) - 1}, one less than the number of prompts")
     read, skipped = _read(towers, pictures)
-    words, classes = list(prompts.values()), list(prompts)
-    seen = _Sample(
-        [picture for picture, _ in read],
-        np.stack([vector for _, vector in read]),
-        np.array([classes.index(picture.label) for picture, _ in read]),
-        classes,
-        _finite(towers.clip_text(words), "CLIP's text tower"),
-        _finite(towers.clap_text(words), "CLAP's text tower"),
-        ks,
-        seed,
-    )
+    seen = _sample(towers, read, prompts, ks, seed)
     translated = {name: _translate(name, function, seen.clip, "image") for name, function in translators.items()}
     pairs = judge_pairs(held_out, translators) if held_out is not None else None
     judged = {name: _judge(vectors, seen) for name, vectors in translated.items()}
@@ -164,6 +154,26 @@ def _read(towers: Towers, pictures: Sequence[Picture]) -> tuple[list[tuple[Pictu
         why = f"; the first: {skipped[0].why}" if skipped else ""
         raise InputError(f"none of {len(pictures)} pictures could be read{why}")
     return read, skipped
+
+
+def _sample(
+    towers: Towers,
+    read: Sequence[tuple[Picture, np.ndarray]],
+    prompts: Mapping[str, str],
+    ks: tuple[int, ...],
+    seed: int,
+) -> _Sample:
+    words, classes = list(prompts.values()), list(prompts)
+    return _Sample(
+        [picture for picture, _ in read],
+        np.stack([vector for _, vector in read]),
+        np.array([classes.index(picture.label) for picture, _ in read]),
+        classes,
+        _finite(towers.clip_text(words), "CLIP's text tower"),
+        _finite(towers.clap_text(words), "CLAP's text tower"),
+        ks,
+        seed,
+    )
 
 
 def _finite(vectors: Tensor, whose: str) -> np.ndarray:

@@ -1,7 +1,7 @@
-"""What the judge counts: ranks among class prompts, their means with intervals, controls, and where vectors lie.
+"""The metrics: ranks among class prompts, means with intervals, controls, and the geometry of vectors.
 
-Plain numpy over vectors (rows) and ``labels``, the numbers of the rows' classes. Classes are unequal, so every figure
-over pictures is also given as the mean over classes, each class weighing the same.
+Plain numpy over vectors (rows) and ``labels``, the numbers of the rows' classes. Classes differ in size, so every
+figure over pictures also exists as a mean over classes, which all have the same weight.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ BLOCK = 4_000_000  # counts, 32 MB
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean, and the 95 % percentile bootstrap intervals (Efron 1979) around it; None where one row says nothing.
+    """A mean with 95 % percentile bootstrap intervals (Efron 1979); None where there are too few rows.
 
-    Of a mean over classes, ``interval`` redraws the classes, each with its own pictures: what other classes might have
-    given. ``same_classes`` redraws the pictures within each class, and is narrow where classes have one picture each,
-    as then nothing is redrawn.
+    For a mean over classes, ``interval`` resamples the classes with their pictures: the uncertainty from the choice of
+    classes. ``same_classes`` resamples the pictures within each class; it is narrow if classes have one picture each,
+    where nothing can be resampled.
     """
 
     value: float
@@ -39,24 +39,24 @@ def unit(vectors: np.ndarray) -> np.ndarray:
 def rank_all(vectors: np.ndarray, prompts: np.ndarray) -> np.ndarray:
     """Rank of every prompt for every row, by cosine: (N, dim), (K, dim) -> (N, K), 1 to K.
 
-    Ties count against: a prompt ranks after all that are as near, so vectors that tell nothing apart win nothing.
+    A prompt ranks after all that are equally near, so vectors that do not distinguish the prompts gain nothing.
     """
     cosines = unit(vectors) @ unit(prompts).T
     return np.stack([(cosines >= own[:, None]).sum(axis=1) for own in cosines.T], axis=1)
 
 
 def measures(ks: Sequence[int]) -> list[str]:
-    """Names of what ``measure`` gives: "R@1", "R@5" …, "mean rank"."""
+    """Names of the columns of ``measure``: "R@1", "R@5" …, "mean rank"."""
     return [*(f"R@{k}" for k in ks), "mean rank"]
 
 
 def measure(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """Ranks of any shape -> (…, M): whether it is at most k for each of ``ks``, then the rank. Means of them count."""
+    """Ranks of any shape -> (…, M): whether it is at most k, for each of ``ks``, then the rank itself."""
     return np.stack([*(ranks <= k for k in ks), ranks], axis=-1).astype(np.float64)
 
 
 def chance(count: int, ks: Sequence[int]) -> np.ndarray:
-    """(M,): what drawing lots among ``count`` prompts gives."""
+    """(M,): the expected values for random ranks among ``count`` prompts."""
     return measure(np.arange(1, count + 1), ks).mean(axis=0)
 
 
@@ -76,21 +76,21 @@ def over_classes(rows: np.ndarray, labels: np.ndarray, seed: int) -> list[Estima
 
 
 def over_rows(rows: np.ndarray, seed: int) -> list[Estimate]:
-    """Mean of the rows for each column of (N, M); ``interval`` redraws the rows."""
+    """Mean of the rows for each column of (N, M); ``interval`` resamples the rows."""
     redrawn = _resampled(rows, np.random.default_rng(seed)) if len(rows) > 1 else None
     return _estimates(rows.mean(axis=0), redrawn)
 
 
 def constant(vectors: np.ndarray, prompts: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """(K, M) for a picture of each class, if every picture gave the mean of the unit ``vectors`` (N, dim)."""
+    """(K, M) for a picture of each class, if every picture had the mean of the unit ``vectors`` (N, dim)."""
     return measure(rank_all(unit(vectors).mean(axis=0, keepdims=True), prompts)[0], ks)
 
 
 def shuffled(ranks: np.ndarray, ks: Sequence[int]) -> np.ndarray:
-    """(K, M) for a picture of each class, if it got the vector of any picture instead of its own.
+    """(K, M) for a picture of each class, if it had the vector of a random picture.
 
-    That is the mean over all permutations of the pictures, without drawing any: in them, each picture has each vector
-    equally often. ``ranks``: (N, K) of ``rank_all``.
+    This is the exact mean over all permutations, in which each picture has each vector equally often. ``ranks``: (N, K)
+    of ``rank_all``.
     """
     return np.stack([measure(column, ks).mean(axis=0) for column in ranks.T])
 
@@ -107,9 +107,9 @@ def norms(vectors: np.ndarray) -> tuple[float, float]:
 
 
 def cone(centres: np.ndarray) -> float | None:
-    """Mean cosine of two vectors of different classes: 0 all around, 1 all the same; None for one class.
+    """Mean cosine between vectors of different classes: 0 for all directions, 1 for one; None for one class.
 
-    The mean over pairs of a row each is the product of the classes' mean unit vectors.
+    The mean over pairs of rows is the product of the classes' mean unit vectors.
     """
     count = len(centres)
     if count < 2:
@@ -119,17 +119,17 @@ def cone(centres: np.ndarray) -> float | None:
 
 
 def gap(centres: np.ndarray, others: np.ndarray) -> float:
-    """Distance of the means of two kinds of unit vectors, 0 to 2: the modality gap (Liang et al., arXiv 2203.02053).
+    """The modality gap (Liang et al., arXiv 2203.02053): distance between the means of two kinds, 0 to 2.
 
-    Over the same classes, each weighing the same.
+    Both kinds have the same classes, with the same weights.
     """
     return float(np.linalg.norm(centres.mean(axis=0) - others.mean(axis=0)))
 
 
 def plane(centres: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(dim,) origin and (dim, 2) axes of the plane that shows most of both (PCA of the classes' means).
+    """(dim,) origin and (dim, 2) axes of the plane of largest variance: PCA of the classes' means.
 
-    Of the classes' means, so that the class with most pictures does not choose the view.
+    With the classes' means, the class with most pictures does not determine the view.
     """
     points = np.concatenate([centres, others])
     origin = points.mean(axis=0)
@@ -139,7 +139,7 @@ def plane(centres: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarr
 def _resampled(rows: np.ndarray, random: np.random.Generator) -> np.ndarray:
     """(RESAMPLES, M): means of as many rows as there are, drawn with replacement.
 
-    How often each row is drawn, times the rows; in blocks, as of many rows these counts would fill the memory.
+    Computed as the counts of the drawn rows times the rows, in blocks that limit the memory for the counts.
     """
     count = len(rows)
     even, block = np.full(count, 1 / count), max(1, BLOCK // count)

@@ -1,4 +1,4 @@
-"""Pictures whose class is known, and the words for the classes: what translators are judged by.
+"""Pictures whose class is known, and the prompts for the classes.
 
 Four ways to say it: a folder of folders, ``dog/rex.jpg``; a folder of files named by class, ``dog1.jpg``; a CSV or JSON
 lines with the columns ``file`` and ``label``; a text with a file named by class in each line.
@@ -23,12 +23,12 @@ LABELS = ("label", "sound", "class", "category")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and what it shows."""
+    """A picture and its class."""
 
-    name: str  # as its set calls it
-    source: str  # file or URL to read
-    label: str  # of its class
-    prompt: str = ""  # the words for that class, where the set says them
+    name: str  # in its set
+    source: str  # file or URL
+    label: str  # its class
+    prompt: str = ""  # for the class, if the set has one
 
 
 def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Picture]:
@@ -38,7 +38,7 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
     in it is passed over. A list (.csv, .tsv, .jsonl) has the columns file (or image, url …) and label (or sound), and
     may have prompt; its file names are relative to ``root``, or else to its own folder.
 
-    Raises InputError: nothing there, no such columns, a row without one of them, a picture listed twice.
+    Raises InputError: there are no pictures, a column or value is missing, or a picture is listed twice.
     """
     path = Path(path)
     if path.is_dir():
@@ -58,10 +58,10 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
 
 
 def read_prompts(path: str | Path) -> dict[str, str]:
-    """Words for classes, class -> words, of a CSV (columns label, sound or name; prompt) or a JSON file.
+    """Read prompts, class -> prompt, from a CSV file (columns label, sound or name; prompt) or a JSON file.
 
-    The JSON is an object {class: words}, or {"sounds": [{"name": class, "prompt": words}]} as in a model's sounds.json.
-    Raises InputError.
+    The JSON is an object {class: prompt}, or {"sounds": [{"name": class, "prompt": prompt}]} as in a model's
+    sounds.json. Raises InputError.
     """
     path = Path(path)
     rows: Iterable[tuple[object, object]]
@@ -75,11 +75,11 @@ def read_prompts(path: str | Path) -> dict[str, str]:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-            raise InputError(f"{path} is no JSON of classes and the words for them") from None
+            raise InputError(f"{path} is not a JSON object of classes and prompts") from None
     prompts: dict[str, str] = {}
     for label, words in rows:
         if not isinstance(label, str) or not isinstance(words, str) or not label.strip() or not words.strip():
-            raise InputError(f"{path} must give each class its words, both of them texts that are not blank")
+            raise InputError(f"{path} must have a prompt for each class, both as text that is not blank")
         if prompts.setdefault(label.strip(), words.strip()) != words.strip():
             raise InputError(f'{path} gives the class "{label.strip()}" two prompts')
     if not prompts:
@@ -88,10 +88,10 @@ def read_prompts(path: str | Path) -> dict[str, str]:
 
 
 def class_prompts(pictures: Sequence[Picture], given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Words for every class: the ``given`` ones, or else the set's own, or else the label with _ as spaces.
+    """The prompt of every class: the ``given`` one, else the set's own, else the label with spaces for _.
 
-    Classes of ``given`` that no picture shows stay in, to be told from the others. Raises InputError if the set
-    has two prompts for a class.
+    Classes of ``given`` without pictures are kept as distractors. Raises InputError if the set has two prompts for a
+    class.
     """
     prompts = dict(given or {})
     for label in sorted({picture.label for picture in pictures} - set(prompts)):
@@ -103,12 +103,12 @@ def class_prompts(pictures: Sequence[Picture], given: Mapping[str, str] | None =
 
 
 def label_of(name: str) -> str:
-    """The class in the name of a file: without suffix and digits; "" if nothing is left."""
+    """The class in a file name: the name without suffix and digits; may be empty."""
     return re.sub(r"\d+", "", Path(name).stem).strip(" _-.")
 
 
 def is_picture(name: str) -> bool:
-    """By the name alone."""
+    """Whether the name is that of an image file."""
     return not name.startswith(".") and name.lower().endswith(SUFFIXES)
 
 
@@ -121,14 +121,13 @@ def _read_folder(folder: Path) -> list[Picture]:
         raise InputError(f"{folder} cannot be read: {error.strerror}") from None
     if inside and beside:
         raise InputError(
-            f"{folder} has pictures in folders and beside them ({beside[0].name}), so that it is not clear what names "
-            "their class"
+            f"{folder} has pictures in folders and beside them ({beside[0].name}), so their classes are ambiguous"
         )
     if inside:
         return [Picture(f"{path.parent.name}/{path.name}", str(path), path.parent.name) for path in inside]
     for path in beside:
         if not label_of(path.name):
-            raise InputError(f"{path} says nothing of its class: a name like dog1.jpg is expected, or dog/1.jpg")
+            raise InputError(f"{path} does not name its class; expected a name like dog1.jpg or dog/1.jpg")
     return [Picture(path.name, str(path), label_of(path.name)) for path in beside]
 
 

@@ -1,4 +1,4 @@
-"""The judge's pictures, as the bytes of PNGs."""
+"""Plots of an evaluation, as the bytes of PNG files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DPI = 130
 
 
 def recall(found: Evaluation) -> bytes:
-    """Bars of R@k for all translators with their intervals, the best on top; chance and CLIP zero-shot as lines."""
+    """Bars of R@k with intervals for all translators, best first; lines for chance and CLIP zero-shot."""
     from matplotlib.figure import Figure
 
     names = list(found.translators)
@@ -49,7 +49,7 @@ def recall(found: Evaluation) -> bytes:
 def gap(found: Evaluation) -> bytes:
     """Pictures and the prompts of their classes, in CLIP's space and, translated by the default, in CLAP's.
 
-    Both are spaces of unit vectors and are drawn in one scale, so that distances can be compared.
+    Both spaces are of unit vectors and drawn to the same scale, so distances are comparable.
     """
     from matplotlib.figure import Figure
 
@@ -68,7 +68,7 @@ def gap(found: Evaluation) -> bytes:
 
 
 def _scatter(axes: Axes, plane: Plane) -> None:
-    """A thin line leads from each picture to its prompt, as the pairs in arXiv 2203.02053 are drawn."""
+    """Draw a thin line from each picture to its prompt, as arXiv 2203.02053 does for pairs."""
     ends = np.stack([plane.pictures, plane.prompts[plane.labels]])
     axes.plot(ends[..., 0], ends[..., 1], color="#cccccc", linewidth=0.5, zorder=1)
     axes.scatter(*plane.pictures.T, s=18, color=PICTURES, alpha=0.6, linewidths=0, zorder=2, label="picture")

@@ -1,7 +1,7 @@
-"""The thesis's text files, one for each pair, in its two layouts; read as numbers, never run as Python.
+"""The thesis's text files, one per pair, in its two layouts; they are parsed, never evaluated as Python.
 
-For captions: "CLIP Embedding:", the numbers one a line, "CLAP Embedding:", the numbers. For pictures: "embedding CLIP",
-a tensor as torch prints it, "embedding CLAP", another.
+For captions: "CLIP Embedding:", one number per line, "CLAP Embedding:", one number per line. For pictures:
+"embedding CLIP", a tensor as torch prints it, "embedding CLAP", another tensor.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .. import InputError
 from ..files import writing
 
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
-WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around and behind the numbers: device=…, dtype=…
-MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take 30 kB at most
+WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around the numbers, and after them: device=…, dtype=…
+MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take at most 30 kB
 
 
 def write_text_pair(path: Path, clip: Sequence[float] | np.ndarray, clap: Sequence[float] | np.ndarray) -> None:
-    """Write one pair in the layout for captions, with all digits. Raises FileExistsError."""
+    """Write one pair in the layout for captions, in full precision. Raises FileExistsError."""
     with open(path, "x", encoding="ascii") as file:
         file.write("CLIP Embedding:\n")
         np.savetxt(file, np.asarray(clip, np.float64))
@@ -32,41 +32,41 @@ def write_text_pair(path: Path, clip: Sequence[float] | np.ndarray, clap: Sequen
 
 
 def read_text_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The CLIP and the CLAP vector of a file of either layout, each float32 (dim,). Raises InputError."""
+    """Read the CLIP and the CLAP vector, float32 (dim,), of a file of either layout. Raises InputError."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} is too large to hold one pair of vectors")
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
-        raise InputError(f"{path} is not a text file that can be read") from None
+        raise InputError(f"{path} is not a readable text file") from None
     headings = list(HEADING.finditer(text))
     if [match[1] or match[2] for match in headings] != ["CLIP", "CLAP"]:
-        raise InputError(f"{path} does not hold one CLIP and one CLAP embedding under their headings")
+        raise InputError(f"{path} does not have one CLIP and one CLAP embedding under their headings")
     first, second = headings
     clip = _numbers(text[first.end() : second.start()], path)
     clap = _numbers(text[second.end() :], path)
     if len(clip) != len(clap):
-        raise InputError(f"{path} holds {len(clip)} numbers for CLIP and {len(clap)} for CLAP")
+        raise InputError(f"{path} has {len(clip)} numbers for CLIP and {len(clap)} for CLAP")
     return clip, clap
 
 
 def _numbers(text: str, path: Path) -> np.ndarray:
     words = re.split(r"[\s,\[\]()]+", WORDS.sub(" ", text))
     if "..." in words:
-        raise InputError(f"{path} holds a shortened printout: the numbers in the middle are missing")
+        raise InputError(f"{path} has a shortened printout: the numbers in the middle are missing")
     try:
         numbers = [float(word) for word in words if word]
     except ValueError:
-        raise InputError(f"{path} holds something else than numbers") from None
+        raise InputError(f"{path} has text among the numbers") from None
     if not numbers or not all(map(math.isfinite, numbers)):
-        raise InputError(f"{path} holds {'numbers that are not finite' if numbers else 'no numbers'}")
+        raise InputError(f"{path} has {'numbers that are not finite' if numbers else 'no numbers'}")
     if not any(numbers):
-        raise InputError(f"{path} holds a vector of zeros, which points nowhere")
+        raise InputError(f"{path} has a vector of zeros, which has no direction")
     return np.array(numbers, np.float32)
 
 
 def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(name, clip, clap) of every .txt file in ``folder``, in order of the numbers in their names.
+    """(name, clip, clap) of every .txt file in ``folder``, sorted by the numbers in their names.
 
     Raises InputError.
     """
@@ -78,9 +78,9 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
 
 def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
-    """Write the pairs of a folder of text files as one embedding shard, the new file ``out``; returns their number.
+    """Convert a folder of text files to the new embedding shard ``out``; returns the number of pairs.
 
-    The files hold no captions: each pair is held out, or not, by its name. Raises InputError.
+    The files have no captions, so pairs are held out by their names. Raises InputError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

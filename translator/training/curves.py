@@ -1,4 +1,4 @@
-"""The picture of a training."""
+"""Loss curves."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def loss_curves(name: str, history: Sequence[dict[str, float]], best_epoch: int) -> bytes:
-    """A PNG of the losses and of the held-out cosine by epoch; ``history`` is that of ``train.Job``."""
+    """A PNG of the losses and the held-out cosine by epoch; ``history`` is that of a ``Job``."""
     from matplotlib.figure import Figure
 
     epochs = [row["epoch"] for row in history]

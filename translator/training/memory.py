@@ -1,11 +1,4 @@
-"""Translation without training: which captions does CLIP see in this picture? Their CLAP vectors, averaged.
-
-A bank of captions is embedded by CLIP's and by CLAP's text tower. A picture's CLIP vector is compared with all captions
-in CLIP space, and the CLAP vectors of those it is near to are averaged by how near it is. So it works for any two
-spaces at once, and can say which captions it leaned on. The idea is DeCap's projection onto a memory of texts (Li et
-al., ICLR 2023, arXiv 2303.03032), whose fixed temperature of 1/150 fits CLIP's narrow cosines only: here they are
-brought to zero mean and unit deviation over the bank first.
-"""
+"""Memories (see ``model.Memory``), drawn from pairs: the one translator that needs no training."""
 
 from __future__ import annotations
 
@@ -28,11 +21,11 @@ if TYPE_CHECKING:
 
 
 def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
-    """A memory of ``size`` different captions of the training pairs (of captions, not of pictures), drawn by ``seed``.
+    """A memory of ``size`` different captions, drawn by ``seed`` from the training pairs without pictures.
 
     Raises InputError if there are fewer than two.
     """
-    kept: dict[int, tuple[str, Tensor, Tensor]] = {}  # by a hash, of which the smallest stay
+    kept: dict[int, tuple[str, Tensor, Tensor]] = {}  # by a hash; the smallest are kept
     for pairs in sources:
         for words, batch in pairs.captions():
             for row in range(len(words)):
@@ -41,13 +34,13 @@ def draw(sources: Sequence[Pairs], size: int, seed: int = 0) -> Memory:
                     kept.setdefault(key, (words[row], batch.clip[row].clone(), batch.clap[row].clone()))
             kept = dict(sorted(kept.items())[: max(size, 0)])
     if len(kept) < 2:
-        raise InputError("a memory needs two different captions or more, embedded by CLIP's text tower")
+        raise InputError("a memory needs at least two different captions, embedded by CLIP's text tower")
     captions, clip, clap = zip(*kept.values(), strict=True)
     return Memory(torch.stack(clip), torch.stack(clap), captions)
 
 
 def make(sources: dict[str, Pairs], out: Path, size: int, seed: int = 0) -> Path:
-    """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises as closed_form.make."""
+    """Write memory.safetensors with ``size`` pairs of the data, and memory.json. Raises InputError."""
     made = {**record.data_facts(sources), "captions": size, "seed": seed}
     path = out / "memory.safetensors"
     if record.is_finished(path, made):

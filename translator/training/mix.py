@@ -13,15 +13,12 @@ from ..shards.pairs import TRAIN, Batch, Pairs, join, shuffled
 
 
 class Mix:
-    """Batches from one or several sources, each with its share of every batch.
-
-    An epoch has as many batches as all training pairs fill; of several sources the smaller ones come round again.
-    """
+    """An epoch has as many batches as all training pairs fill; smaller sources are repeated."""
 
     def __init__(self, sources: Sequence[Pairs], weights: Sequence[float] = (), batch: int = 64, seed: int = 0) -> None:
         weights = list(weights) or [1.0] * len(sources)
         if len(weights) != len(sources) or not all(math.isfinite(w) and w > 0 for w in weights):
-            raise InputError(f"give {len(sources)} weights above 0, one for each of the sources")
+            raise InputError(f"give {len(sources)} weights above 0, one for each source")
         for pairs in sources:
             pairs.require()
         self.sources, self.batch, self.seed = list(sources), batch, seed
@@ -29,19 +26,19 @@ class Mix:
         ends = np.round(np.cumsum([0, *self.weights]) * batch).astype(int)
         self.counts = np.diff(ends).tolist()
         if min(self.counts) < 1:
-            raise InputError(f"a batch of {batch} has no room for a source with a share of {min(self.weights):.3g}")
+            raise InputError(f"a batch of {batch} is too small for a source with a share of {min(self.weights):.3g}")
 
     @property
     def pairs(self) -> int:
-        """Training pairs of all sources."""
+        """Number of training pairs of all sources."""
         return sum(pairs.train for pairs in self.sources)
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
+        """Number of batches in an epoch."""
         return math.ceil(self.pairs / self.batch)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """The batches of one epoch, the same for the same number and seed."""
+        """The batches of one epoch; its number and the seed determine them."""
         if len(self.sources) == 1:
             stream, left = _Stream(self.sources[0], self.seed, number), self.pairs
             while left > 0:
@@ -54,14 +51,12 @@ class Mix:
             yield join(parts)
 
     def held_out_pairs(self) -> Batch:
-        """Held-out pairs of all sources, mixed up so that every part of them is like the whole."""
-        parts = [pairs.held_out_pairs() for pairs in self.sources]
-        both = join(parts)
-        return shuffled(both, np.random.default_rng(0))
+        """Held-out pairs of all sources, shuffled so that every part is like the whole."""
+        return shuffled(join([pairs.held_out_pairs() for pairs in self.sources]), np.random.default_rng(0))
 
 
 class _Stream:
-    """Training pairs of one source without end, in an order that epoch and seed decide."""
+    """An endless stream of the training pairs of one source; epoch and seed determine its order."""
 
     def __init__(self, pairs: Pairs, seed: int, epoch: int) -> None:
         order = np.random.default_rng((seed, epoch, zlib.crc32(pairs.source.encode())))
