@@ -97,6 +97,8 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
     FileExistsError if ``path`` exists: no result is ever overwritten.
     """
     path, buffer = Path(path), io.BytesIO()
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write to the folder {path.parent}: there is none")
     loudest = max(1.0, float(np.abs(wave).max(initial=0)))
     pcm = (wave / np.float32(loudest) * 32767).round().astype(np.int16)
     soundfile.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
