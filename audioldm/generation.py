@@ -147,12 +147,12 @@ def generate(
             wave, gain = _make(model, vector, options, seed, on_step, negative, source, last)
             waves.append(wave)
             gains.append(gain)
-        similarities = rank(model, waves, vector) if len(waves) > 1 else [None]
-        best = int(np.argmax(similarities)) if len(waves) > 1 else 0
+        ranks = rank(model, waves, vector) if len(waves) > 1 else []
+        best = int(np.argmax(ranks)) if ranks else 0
         if gains[best] < 1:
             softer = -20 * np.log10(gains[best])
             on_note(f"what is new is too loud for full scale: all of the sound is made {softer:.1f} dB softer")
-        yield Sound(waves[best], item, best, seeds[best], similarities[best], gains[best])
+        yield Sound(waves[best], item, best, seeds[best], ranks[best] if ranks else None, gains[best])
 
 
 def _make(

@@ -77,8 +77,9 @@ def duration(path: str | PathLike[str]) -> float:
     name = _checked(os.fsdecode(path))
     if not name.lower().endswith(HEADERLESS):
         try:
-            return float(soundfile.info(os.fsencode(os.path.expanduser(name))).duration)
-        except (soundfile.LibsndfileError, RuntimeError, TypeError):
+            with open(os.path.expanduser(name), "rb") as file:
+                return float(soundfile.info(file).duration)
+        except (OSError, soundfile.LibsndfileError, RuntimeError, TypeError):
             pass
     found = read_samples(name)
     return len(found.values) / found.rate

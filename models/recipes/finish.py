@@ -153,8 +153,9 @@ def main() -> None:
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         mel, wave = crops(DECODED)
         alone = real_crops(REAL, FRAMES)
+        spectrograms = torch.cat([mel, log_mel(alone)[:, :FRAMES], crops.generated(GENERATED)])
         with autocast():
-            fake = vocoder(torch.cat([mel, log_mel(alone)[:, :FRAMES], crops.generated(GENERATED)])).float()
+            fake = vocoder(spectrograms).float()
         real = torch.cat([wave, alone, crops(GENERATED)[1]])
         against = adversary(fake[JUDGED], real[JUDGED], len(JUDGED) - GENERATED)
         if step < CRITICS_ALONE:

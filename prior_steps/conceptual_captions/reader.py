@@ -86,8 +86,8 @@ def _layout(path: Path) -> tuple[Table, int, int]:
     # Not quoted: quotation marks in the published captions are part of them.
     first = [record.fields for record in islice(Table(path, "\t", quoted=False, header=False), LOOKED_AT)]
     names = [column_name(name) for name in first[0]] if first else []
-    known = [next((names.index(name) for name in wanted if name in names), None) for wanted in (WORDS, ADDRESSES)]
-    header = None not in known and not any(map(_is_address, first[0]))
+    known = [next((names.index(name) for name in wanted if name in names), -1) for wanted in (WORDS, ADDRESSES)]
+    header = -1 not in known and not any(map(_is_address, first[0]))
     rows = first[1:] if header else first
     width = max(2, len(names))
     counts = [sum(len(row) > column and _is_address(row[column]) for row in rows) for column in range(width)]

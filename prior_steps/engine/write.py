@@ -110,8 +110,9 @@ class Folder:
         Then the shards from the first such file on are removed, and their ``counts``, to be made again.
         """
         old, new = before["settings"].get("files"), settings.get("files")
-        known = isinstance(old, dict) and isinstance(new, dict) and new.keys() <= old.keys()
-        if not known or before["settings"].get("reading") != settings.get("reading"):
+        if not (isinstance(old, dict) and isinstance(new, dict)) or not new.keys() <= old.keys():
+            return False
+        if before["settings"].get("reading") != settings.get("reading"):
             return False
         pairs = zip_longest(old.items(), new.items())
         changed = next((one or other for one, other in pairs if one != other), None)
