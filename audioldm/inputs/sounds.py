@@ -108,7 +108,10 @@ def read_original(
         raise InputError(f"--mode {mode} needs a sound file (-f)")
     from ..audio import SAMPLE_RATE
 
-    heard = hear(source, MAX_DURATION + 1, on_note)
+    notes: list[str] = []
+    heard = hear(source, MAX_DURATION + 1, notes.append)
     if duration is None and len(heard.wave) > MAX_DURATION * SAMPLE_RATE:
         raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
+    for note in notes:
+        on_note(note)
     return Original(heard.name, heard.wave, heard.gain)
