@@ -9,7 +9,8 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from ..errors import InputError
@@ -36,8 +37,8 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
     if as_program:
         _open_streams()
     try:
-        _configure_logging(debug)
-        return run()
+        with _configured_logging(debug):
+            return run()
     except InputError as error:
         _say(f"{name}: error: {_one_line(error)}")
         return BAD_INPUT
@@ -88,16 +89,20 @@ class _ToStderr(logging.Handler):
         _say(record.getMessage())
 
 
-def _configure_logging(debug: bool) -> None:
+@contextmanager
+def _configured_logging(debug: bool) -> Iterator[None]:
     """Print the remarks of our modules to stderr, and nothing of the libraries; must run before these are imported."""
-    if not log.handlers:
-        log.addHandler(_ToStderr(logging.WARNING))
-    if debug:
-        return
-    warnings.filterwarnings("ignore")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
-        os.environ.setdefault(name, "error")
+    if not debug:
+        warnings.filterwarnings("ignore")
+        logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+        for name in ("TRANSFORMERS_VERBOSITY", "DIFFUSERS_VERBOSITY"):
+            os.environ.setdefault(name, "error")
+    handler = _ToStderr(logging.WARNING)
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def _one_line(error: Exception) -> str:

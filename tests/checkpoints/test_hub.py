@@ -322,7 +322,7 @@ def test_offline_is_one_sentence(tmp_path: Path) -> None:
 def test_no_such_repository(remote: Hub, tmp_path: Path) -> None:
     for status, code in ((404, "RepoNotFound"), (401, "RepoNotFound"), (403, "GatedRepo")):
         remote.server.answer("/api/models/a/b", b"{}", status, X_Error_Code=code)
-        with pytest.raises(InputError, match="has no such repository|conditions there first") as error:
+        with pytest.raises(InputError, match="has no such repository|conditions there") as error:
             get(remote, tmp_path, "a/b")
         assert "\n" not in str(error.value)
     with pytest.raises(InputError, match="no repository can have this name"):

@@ -81,7 +81,7 @@ def test_preprocessing_is_that_of_transformers(size: tuple[int, int], settings: 
 def test_settings_that_do_not_fit_are_told_in_a_sentence(copy: Path, picture: Path, spoilt: dict) -> None:
     path = copy / "clip" / "preprocessor_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), **spoilt}))
-    with pytest.raises(InputError, match="preprocessor_config.json lacks something or has it wrong"):
+    with pytest.raises(InputError, match="preprocessor_config.json has a missing or wrong value"):
         LatentDiffusion.from_folder(copy, "cpu").clip.encode_image([Image.open(picture)])
 
 
