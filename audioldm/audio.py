@@ -1,4 +1,4 @@
-"""Waveforms and the log-mel spectrogram that VAE and vocoder speak: read, analyse, write.
+"""Waveforms and the log-mel spectrogram that VAE and vocoder speak: resample, analyse, write.
 
 The front end is AudioLDM's: 16 kHz, 10 ms hop, 64 Slaney mel bands of STFT *magnitude* (not power), natural
 logarithm. Numbers as measured on audioldm 0.1.1; checked against its output in ``tests/test_audio.py``.
@@ -30,11 +30,10 @@ N_MELS = 64
 F_MIN, F_MAX = 0.0, 8_000.0  # Hz
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling filter, and the share of the band that it keeps
 TAPS = 1 << 20  # samples of the input that are weighted at once
-LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz, of files that are read
 GONE = {
-    "wav_to_fbank": "use audioldm.audio.log_mel(read_wave(file))",
+    "wav_to_fbank": "use audioldm.audio.log_mel on what audioldm.inputs.sounds.read_wave gives",
     "TacotronSTFT": "use audioldm.audio.log_mel",
-    "read_wav_file": "use audioldm.audio.read_wave",
+    "read_wav_file": "use audioldm.inputs.sounds.read_wave",
 }
 LOG_FLOOR = 1e-5  # magnitudes below are raised to it before the logarithm, so log-mel >= -11.51
 
@@ -62,30 +61,6 @@ def log_mel(wave: Tensor) -> Tensor:
     spectrum = torch.stft(precise, N_FFT, HOP_LENGTH, window=_window().to(precise), return_complex=True)
     mel = _filters().to(precise) @ spectrum.abs()
     return rearrange(mel.clamp(min=LOG_FLOOR).log(), "b band t -> b 1 t band").to(wave.dtype)
-
-
-def read_wave(path: str | Path, seconds: float | None = None) -> np.ndarray:
-    """Any file that libsndfile reads -> float32 (N,) in [-1, 1], 16 kHz mono (channels averaged).
-
-    ``seconds`` cuts what is longer. Raises InputError if the file is missing, empty or not audio.
-    """
-    path = Path(path).expanduser()
-    if not path.is_file():
-        raise InputError(f"no such audio file: {path}")
-    try:
-        with soundfile.SoundFile(path) as file:
-            frames = -1 if seconds is None else round(seconds * file.samplerate)
-            wave, rate = file.read(frames, dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, RuntimeError) as error:
-        raise InputError(f"{path} is not a readable audio file: {error}") from None
-    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-        raise InputError(f"{path} claims {rate} samples per second, which no sound has")
-    if not np.isfinite(wave).all():
-        raise InputError(f"{path} contains samples that are not numbers")
-    wave = resample(wave.mean(axis=1), rate, SAMPLE_RATE)
-    if not len(wave):  # in the file, or after resampling a few samples of a high rate
-        raise InputError(f"{path} contains no sound")
-    return wave
 
 
 def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
@@ -118,13 +93,14 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
 def write_wave(path: str | Path, wave: np.ndarray) -> None:
     """Write float32 (N,) in [-1, 1] as 16-bit PCM WAV at 16 kHz, whole or not at all.
 
-    Values beyond the range are clipped (never wrapped). Raises InputError if the folder cannot be written
-    and FileExistsError if ``path`` exists: no result is ever overwritten.
+    A louder wave is scaled as a whole, never clipped. Raises InputError if the folder cannot be written, and
+    FileExistsError if ``path`` exists: no result is ever overwritten.
     """
     path, buffer = Path(path), io.BytesIO()
     if not path.parent.is_dir():
         raise InputError(f"cannot write to the folder {path.parent}: it does not exist")
-    pcm = (np.clip(wave, -1.0, 1.0) * 32767).round().astype(np.int16)
+    loudest = max(1.0, float(np.abs(wave).max(initial=0)))
+    pcm = (wave / np.float32(loudest) * 32767).round().astype(np.int16)
     soundfile.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     try:
         write_new(path, buffer.getvalue())

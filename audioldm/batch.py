@@ -6,7 +6,6 @@ key: a hash over its name, its words or picture, the options, the model and the 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -20,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any
 
 from translator.files import sha256
 
@@ -32,6 +31,7 @@ from .inputs.vector import SUFFIX
 from .outputs import record
 from .outputs.destination import Destination
 from .outputs.manifest import FIELDS, Manifest
+from .outputs.progress import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -109,7 +109,7 @@ class Batch:
         text = record.shown_source(Prompt("image", row.prompt, None))
         entry = {**dict.fromkeys(FIELDS), "id": row.id, "prompt": text, "model": self.model.folder.name}
         try:
-            options, translator = self._check(row, entry)
+            options, translator, negative = self._check(row, entry)
         except Exception as error:
             return self._finish(entry, began, error)
         if self.manifest.take_done(entry["key"]):
@@ -118,7 +118,7 @@ class Batch:
         _ = self.model.unet, self.model.vae, self.model.vocoder  # if they are damaged, it is no row's failure
         paths: list[Path] = []
         try:
-            notes = self._make(row, options, translator, paths)
+            notes = self._make(row, options, translator, negative, paths)
             entry |= {"files": [path.name for path in paths], "warning": " ".join(notes) or None}
             return self._finish(entry, began)
         except Exception as error:
@@ -128,18 +128,22 @@ class Batch:
             _remove(paths)
             raise
 
-    def _check(self, row: Row, entry: dict[str, Any]) -> tuple[GenerateOptions, str | None]:
-        """A row's options and translator, noted with its key in ``entry``. Raises InputError."""
+    def _check(self, row: Row, entry: dict[str, Any]) -> tuple[GenerateOptions, str | None, str | None]:
+        """A row's options, translator and own negative prompt, noted with its key in ``entry``. Raises InputError."""
         if row.error is not None:
             raise InputError(row.error)
         settings = dict(row.settings)
-        translator = settings.pop("translator", self.translator)
+        translator, against = settings.pop("translator", self.translator), settings.pop("negative_prompt", None)
         options = dataclasses.replace(self.options, **settings).check()
-        conditioning.check_negative(self.negative, options.guidance_scale)
+        conditioning.check_negative(self.negative if against is None else against, options.guidance_scale)
         prompt, name, kind, translator_hash = row.prompt.strip(), row.name, kind_of(row.prompt), None
         path = os.path.expanduser(prompt)
         seen = kind == "image" and not prompt.lower().endswith(SUFFIX)
-        if seen or (self.negative is not None and self.negative.kind == "image"):
+        if against is not None:
+            seen = seen or kind_of(against) == "image"
+        elif self.negative is not None:
+            seen = seen or self.negative.kind == "image"
+        if seen:
             found = translators.find_or_make(self.model, translator)
             translator_hash = self._hash(found.path)
             entry["translator"] = found.name
@@ -147,9 +151,11 @@ class Batch:
             prompt, name = sha256(path), name or os.path.basename(path)
         chosen = {option: value for option, value in dataclasses.asdict(options).items() if value is not None}
         parts = [name, kind, prompt, chosen, translator_hash, *self._shared]
+        if against is not None:
+            parts.append(sha256(file) if os.path.isfile(file := os.path.expanduser(against)) else against)
         entry["key"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
         entry["seed"] = options.seed
-        return options, translator
+        return options, translator, against
 
     @cached_property
     def _shared(self) -> list[Any]:
@@ -158,17 +164,21 @@ class Batch:
         original = None if self.original is None else self.original.sha256
         return [self.model.sha256, negative, original]
 
-    def _make(self, row: Row, options: GenerateOptions, translator: str | None, paths: list[Path]) -> list[str]:
+    def _make(
+        self, row: Row, options: GenerateOptions, translator: str | None, against: str | None, paths: list[Path]
+    ) -> list[str]:
         """Make and write a row's sounds, as a run of its own would; ``paths`` grows by each wav. Returns the notes."""
         began, notes = time.perf_counter(), []
-        prompt = read_prompt(row.prompt)
+        prompt = read_prompt(row.prompt, on_note=notes.append)
         vector = conditioning.condition(self.model, prompt, translator, notes.append)
-        negative = self._negative_vectors.get(translator)
-        if self.negative is not None and negative is None:
-            negative = conditioning.encode_prompt(self.model, self.negative, translator)
-            self._negative_vectors = {translator: negative}
+        rejected = self.negative if against is None else read_prompt(against, on_note=notes.append)
+        negative = self._negative_vectors.get(translator) if against is None else None
+        if rejected is not None and negative is None:
+            negative = conditioning.encode_prompt(self.model, rejected, translator, notes.append)
+            if against is None:
+                self._negative_vectors = {translator: negative}
         facts = record.make_record(
-            self.model, prompt, translator, options, negative=self.negative, original=self.original
+            self.model, prompt, translator, options, negative=rejected, original=self.original
         )
         destination = Destination(self.manifest.folder, row.stem, count=options.batchsize)
         for sound in generation.generate(
@@ -196,37 +206,26 @@ class Batch:
 
 
 class _Screen:
-    """stdout: paths of wavs. stderr: a bar over the rows with the time left if a person watches, and failures."""
+    """stdout: paths of wavs. stderr: how far the rows are, with the time left, and failures."""
 
     def __init__(self, source: str) -> None:
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            from tqdm import tqdm
-
-            total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
-            self._bar = tqdm(total=total, unit="row", file=sys.stderr, leave=False, dynamic_ncols=True)
+        total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
+        self._progress = Progress(total, "row")
 
     def __enter__(self) -> _Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._progress.__exit__()
 
     def show(self, entry: dict[str, Any] | None, folder: Path) -> None:
         """A row is over; None: it was skipped."""
         if entry is not None and entry["error"] is not None:
             text = f"audioldm: row {entry['id']} failed: {entry['error']}"
-            self.say("".join(c if c.isprintable() else "?" for c in text), sys.stderr)
+            self._progress.say("".join(c if c.isprintable() else "?" for c in text), sys.stderr)
         for name in entry["files"] if entry is not None else ():
-            self.say(str(folder / name), sys.stdout)
-        if self._bar is not None:
-            self._bar.update()
-
-    def say(self, text: str, file: TextIO) -> None:
-        """Print a line clear of the bar."""
-        with self._bar.external_write_mode(file) if self._bar is not None else contextlib.nullcontext():
-            print(text, file=file, flush=True)
+            self._progress.say(str(folder / name), sys.stdout)
+        self._progress.update()
 
 
 def _sentence(error: Exception) -> str:

@@ -29,14 +29,15 @@ log = logging.getLogger("audioldm")
 
 def read_negative(negative_prompt: Any, guidance_scale: float) -> Prompt | None:
     """The prompt to go away from, if there is one. Raises InputError, also if nothing would come of it."""
-    negative = None if negative_prompt is None else read_prompt(negative_prompt)
+    empty = isinstance(negative_prompt, str) and not negative_prompt.strip()  # what interfaces send if nothing is given
+    negative = None if negative_prompt is None or empty else read_prompt(negative_prompt)
     check_negative(negative, guidance_scale)
     return negative
 
 
-def check_negative(negative: Prompt | None, guidance_scale: float) -> None:
+def check_negative(negative: Prompt | str | None, guidance_scale: float) -> None:
     """Raises InputError if nothing would come of the negative prompt."""
-    if negative is not None and guidance_scale == 1:
+    if negative is not None and guidance_scale <= 1:
         raise InputError("a negative prompt needs a guidance scale above 1 (-gs)")
 
 
@@ -56,6 +57,9 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
             f"{len(numbers)} weights were given for {count} prompts; give one per prompt, "
             "in the order of -t, then -f"
         )
+    for place, weight in enumerate(numbers, 1):
+        if math.isnan(weight):
+            raise InputError(f"weight {place} is NaN, which is not a number; give each prompt a finite one")
     if not all(math.isfinite(weight) for weight in numbers) or not any(numbers):
         raise InputError("the weights must be finite numbers, and not all zero")
     return numbers
@@ -101,6 +105,10 @@ def encode_prompt(
         import torch
 
         return torch.from_numpy(prompt.content)[None].to(model.device)
+    unread = model.clap.unread(prompt.content)
+    if unread:
+        shown = " ".join(unread.split())
+        on_note(f'the prompt is longer than the model reads; not read: "{shown[:60]}{"…" if len(shown) > 60 else ""}"')
     return model.clap.encode_text([prompt.content])
 
 

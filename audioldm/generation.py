@@ -42,6 +42,7 @@ class Sound:
     candidate: int  # which of the item's candidates was kept, from 0
     noise_seed: int  # as the seed of a run with one sound and one candidate, it gives this wave
     similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
+    gain: float = 1.0  # of an edit: what all of the wave was multiplied by, so that nothing is clipped
 
 
 def noise_seed(seed: int, item: int, candidate: int) -> int:
@@ -126,6 +127,8 @@ def generate(
         on_note: receives each remark for the user.
     """
     options.check()
+    if options.guidance_scale == 0:
+        on_note("with a guidance scale of 0 the prompt is not used; 1 follows it without guidance")
     if options.edits and original is None:
         raise InputError(f"--mode {options.mode} needs a sound file (-f)")
     if options.n_candidates > 1 and not model.clap.hears:
@@ -138,16 +141,18 @@ def generate(
         source = prepare(model, original, options)
     for item in range(options.batchsize):
         seeds = [noise_seed(options.seed, item, candidate) for candidate in range(options.n_candidates)]
-        waves = []
+        waves, gains = [], []
         for seed in seeds:
             last = frugal and item == options.batchsize - 1 and seed == seeds[-1]
-            waves.append(_make(model, vector, options, seed, on_step, negative, source, last))
-        if len(waves) == 1:
-            yield Sound(waves[0], item, 0, seeds[0], None)
-            continue
-        similarities = rank(model, waves, vector)
-        best = int(np.argmax(similarities))
-        yield Sound(waves[best], item, best, seeds[best], similarities[best])
+            wave, gain = _make(model, vector, options, seed, on_step, negative, source, last)
+            waves.append(wave)
+            gains.append(gain)
+        ranks = rank(model, waves, vector) if len(waves) > 1 else []
+        best = int(np.argmax(ranks)) if ranks else 0
+        if gains[best] < 1:
+            softer = -20 * np.log10(gains[best])
+            on_note(f"what is new is too loud for full scale: all of the sound is made {softer:.1f} dB softer")
+        yield Sound(waves[best], item, best, seeds[best], ranks[best] if ranks else None, gains[best])
 
 
 def _make(
@@ -159,8 +164,8 @@ def _make(
     negative: Tensor | None,
     source: Source | None,
     release: bool,
-) -> np.ndarray:
-    """One wave, float32 (N,). A transfer of strength 1 is a generation that keeps only the sound's length.
+) -> tuple[np.ndarray, float]:
+    """One wave, float32 (N,), and its gain. A transfer of strength 1 keeps only the sound's length.
 
     ``release``: whether to release the UNet's memory before the decoder and the vocoder are loaded.
     """
@@ -168,7 +173,7 @@ def _make(
         latents = denoise(model, vector, options, seed, on_step, negative)
     else:
         from .latent_diffusion import editing
-        from .latent_diffusion.codec import finish, vocode
+        from .latent_diffusion.codec import finish_kept, vocode
 
         predict = _predictor(model, vector, options, negative)
         if source.region is not None:
@@ -176,8 +181,8 @@ def _make(
             if release:
                 model.release("unet")
             wave = editing.put_back(source, source.region, vocode(model, mel))
-            return finish(wave, options.duration, keep_level=True)
+            return finish_kept(wave, options.duration)
         latents = editing.transfer(model, predict, options, seed, source, on_step)
     if release:
         model.release("unet")
-    return decode(model, latents, options.duration)
+    return decode(model, latents, options.duration), 1.0

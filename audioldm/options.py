@@ -21,7 +21,7 @@ class GenerateOptions:
 
     duration: float = 5.0  # seconds, 0.5 to 600; upstream 10, here what a laptop does quickly
     ddim_steps: int = 25  # sampler's, 1 to 1000; upstream 200 (DDIM); DPM-Solver++ 15-20 (arXiv 2211.01095)
-    guidance_scale: float = 2.5  # classifier-free guidance, 1 (none) to 50; upstream 2.5 (arXiv 2301.12503)
+    guidance_scale: float = 2.5  # of classifier-free guidance, 0 to 50; upstream 2.5 (arXiv 2301.12503)
     sampler: str = "dpm++"  # "ddim" (as upstream), "dpm++" or "unipc"
     seed: int = 42  # 0 to 2**63 - 1; upstream 42
     batchsize: int = 1  # sounds, 1 to 64
@@ -69,7 +69,7 @@ class GenerateOptions:
         """Return self, or raise InputError: one sentence with the option, its range and its value."""
         _number("duration", self.duration, 0.5, MAX_DURATION, " seconds")
         _whole("number of steps", self.ddim_steps, 1, 1000)
-        _number("guidance scale", self.guidance_scale, 1, 50, " (1: no guidance)")
+        _number("guidance scale", self.guidance_scale, 0, 50, " (1: no guidance, 0: the prompt is not used)")
         _whole("seed", self.seed, 0, 2**63 - 1)
         _whole("batch size", self.batchsize, 1, 64)
         _whole("number of candidates", self.n_candidates, 1, 32)

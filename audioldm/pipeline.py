@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+import numbers
+from collections.abc import Callable, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
@@ -25,7 +27,9 @@ from .utils import round_up_duration, seed_everything
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    What = str | PathLike[str] | Image  # a prompt: words, an image, a saved vector
+    # A prompt: words, an image, a saved vector; an image also as an array, bytes or an open file
+    What = str | PathLike[str] | Image | np.ndarray | bytes | BinaryIO
+    Sound = str | PathLike[str] | np.ndarray | tuple[int, np.ndarray] | bytes | BinaryIO
 
 __all__ = [
     "build_model", "image_to_audio", "round_up_duration", "seed_everything", "style_transfer",
@@ -54,14 +58,30 @@ def build_model(
     """
     if config is not None:
         raise InputError("config must be None: the model's folder holds its configuration")
+    named = model_name if ckpt_path is None else ckpt_path
+    if not isinstance(named, str | PathLike):
+        raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
     folder = registry.find(model_name) if ckpt_path is None else registry.open_path(ckpt_path)
     return LatentDiffusion(folder, "auto" if device is None else device)
 
 
+def _seed_third(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:
+    """Upstream's older versions had no sound before the seed: a number in the third place is the seed."""
+
+    @functools.wraps(function)
+    def with_sound(*args: Any, **kwargs: Any) -> np.ndarray:
+        if len(args) > 2 and isinstance(args[2], numbers.Integral):
+            args = (*args[:2], kwargs.pop("original_audio_file_path", None), *args[2:])
+        return function(*args, **kwargs)
+
+    return with_sound
+
+
+@_seed_third
 def text_to_audio(
     latent_diffusion: LatentDiffusion,
     text: What | Sequence[What] | None,
-    original_audio_file_path: str | Path | None = None,
+    original_audio_file_path: Sound | None = None,
     seed: int = 42,
     ddim_steps: int | None = None,
     duration: float | None = None,
@@ -87,22 +107,23 @@ def text_to_audio(
     no_text = isinstance(text, str) and not text and original_audio_file_path is not None
     prompts = read_prompts(None if no_text else text, original_audio_file_path)
     given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
-    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    options = _options(latent_diffusion, given)
     return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt)
 
 
 def image_to_audio(
     latent_diffusion: LatentDiffusion,
-    image: str | PathLike[str] | Image,
+    image: What,
     translator: str | None = None,
     **options: Any,
 ) -> np.ndarray:
-    """An image (PIL image, URL, file, data URI) -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+    """An image -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
 
+    ``image``: URL, file, data URI, PIL image, array, bytes or open file.
     ``translator``: name or file; None is the model's default. ``options`` are text_to_audio's.
     Raises InputError.
     """
-    if isinstance(image, str) and kind_of(image) != "image":
+    if image is None or isinstance(image, str) and kind_of(image) != "image":
         raise InputError("the image must be a URL, a file, a data URI or a PIL image, not a text")
     return text_to_audio(latent_diffusion, image, translator=translator, **options)
 
@@ -110,7 +131,7 @@ def image_to_audio(
 def style_transfer(
     latent_diffusion: LatentDiffusion,
     text: What | Sequence[What],
-    original_audio_file_path: str | Path,
+    original_audio_file_path: Sound,
     transfer_strength: float,
     seed: int = 42,
     duration: float | None = None,
@@ -137,14 +158,14 @@ def style_transfer(
     given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
     given = {"duration": original.duration, **_without_none(given)}
     given |= {"mode": "transfer", "transfer_strength": transfer_strength}
-    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    options = _options(latent_diffusion, given)
     return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
 
 
 def super_resolution_and_inpainting(
     latent_diffusion: LatentDiffusion,
     text: What | Sequence[What],
-    original_audio_file_path: str | Path | None = None,
+    original_audio_file_path: Sound | None = None,
     seed: int = 42,
     ddim_steps: int | None = None,
     duration: float | None = None,
@@ -177,7 +198,7 @@ def super_resolution_and_inpainting(
         "time_mask_ratio": time_mask_ratio_start_and_end,
         "frequency_mask_ratio": freq_mask_ratio_start_and_end,
     }
-    options = GenerateOptions.build(given, latent_diffusion.defaults)
+    options = _options(latent_diffusion, given)
     return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
 
 
@@ -191,6 +212,8 @@ def _waves(
     original: Original | None = None,
 ) -> np.ndarray:
     """All sounds of a run as float32 (batchsize, 1, N)."""
+    if not isinstance(translator, str | PathLike | None):
+        raise InputError(f"translator must be a name or a file, not {type(translator).__name__}")
     weights = check_weights(weights, len(prompts))
     against = read_negative(negative_prompt, options.guidance_scale)
     negative = None if against is None else encode_prompt(model, against, translator)
@@ -211,6 +234,13 @@ def _given(
         "n_candidates": candidates,
         "sampler": sampler,
     }
+
+
+def _options(model: LatentDiffusion, given: dict[str, Any]) -> GenerateOptions:
+    """``given`` over the model's own defaults. Raises InputError."""
+    if not isinstance(model, LatentDiffusion):
+        raise InputError(f"the first argument must be a model, as build_model gives it, not {type(model).__name__}")
+    return GenerateOptions.build(given, model.defaults)
 
 
 def _without_none(given: dict[str, Any]) -> dict[str, Any]:

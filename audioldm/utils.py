@@ -37,8 +37,10 @@ def seed_everything(seed: int) -> None:
 
 
 def get_duration(fname: str | Path) -> float:
-    """Duration in seconds of the file ``fname`` (any format that libsndfile reads). Raises InputError."""
-    return float(_info(fname).duration)
+    """Seconds of sound in the file ``fname``. Raises InputError."""
+    from .inputs.samples import duration
+
+    return duration(fname)
 
 
 def get_bit_depth(fname: str | Path) -> int:

@@ -216,14 +216,14 @@ def peak(model: str, table: str) -> None:
     """Run over ``table`` and print the peak memory in GiB and the seconds. A million rows would be 4 GB of shards: each
     is deleted when it is there."""
     from prior_steps.audiocaps.reader import AudioCaps
-    from prior_steps.engine import run
+    from prior_steps.engine import run, worker
 
     def write_and_delete(path: Path, *args: object) -> object:
         statuses = write_shard(path, *args)
         path.unlink()
         return statuses
 
-    run.write_shard = write_and_delete
+    worker.write_shard = write_and_delete
     with tempfile.TemporaryDirectory() as folder:
         seconds, _ = timed(lambda: run.run(Job(AudioCaps(table), "text", model, "cpu"), folder))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, seconds)  # Linux: KiB

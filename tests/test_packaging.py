@@ -19,7 +19,7 @@ import audioldm
 
 ROOT = Path(__file__).resolve().parents[1]
 NAME = "audioldm-vision"
-FOLDERS = ("audioldm", "translator", "models")
+FOLDERS = ("audioldm", "translator", "prior_steps", "models")
 MODELS = ("starter", "translators")
 
 
@@ -61,6 +61,7 @@ def test_the_wheel_holds_the_code_and_only_it(wheel: zipfile.ZipFile):
     assert "audioldm/commands/generate.py" in code
     assert {n for n in names if n.endswith(".py")} == code
     assert {n.split("/")[0] for n in names} == {n.split("/")[0] for n in code}
+    assert {f"{folder.name}/py.typed" for folder in folders} <= names
     assert not [n for n in names if "recipes" in n]
 
 

@@ -109,7 +109,7 @@ def lock(path: Path, on_wait: Callable[[], object] | None = None) -> Iterator[No
         held.release()
 
 
-def sha256(path: str | Path) -> str:
+def sha256(path: str | bytes | Path) -> str:
     """The SHA-256 of a file, 64 hex digits; about a second for a gigabyte. Raises OSError."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:

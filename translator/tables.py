@@ -1,7 +1,8 @@
 """Tables that people made, read record by record: .csv and .tsv, also packed by gzip.
 
-The text may be UTF-8, with or without a byte order mark, or UTF-16 with one. Lines may end in LF, CR LF or CR. A
-damaged line costs one record, not the rest of the table.
+The text may be UTF-8, with or without a byte order mark, or UTF-16 with one. Lines may end in LF, CR LF or CR. A first
+line ``sep=;``, as spreadsheets write it, names the delimiter. A damaged line costs one record, not the rest of the
+table.
 """
 
 from __future__ import annotations
@@ -10,12 +11,13 @@ import codecs
 import csv
 import gzip
 import io
+import re
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 from . import InputError
 
@@ -25,6 +27,14 @@ MAX_LINE = 1 << 20  # characters; a longer line is not read
 MAX_JOINED = 100  # lines of a record whose quoted fields contain line breaks
 UNREADABLE = f"is not UTF-8 text in lines of at most {MAX_LINE >> 20} MiB"
 BAD_QUOTES = "has an unmatched quotation mark"
+
+NOTHING = ("", "nan", "null", "none", "n/a")  # what stands in a field for a picture where there is none
+# Columns of pictures, and of words for them, under the names that lists and data sets give them; the first counts.
+PICTURES = (
+    "image", "image_url", "image_path", "image_file", "image_name", "image_link", "img", "img_url", "img_path",
+    "picture", "photo", "file", "file_name", "filename", "file_path", "filepath", "path", "url", "link", "src",
+)  # fmt: skip
+WORDS = ("caption", "captions", "text", "description", "image_caption", "alt", "alt_text", "title", "sentence")
 
 Line = tuple[int, str]  # number, from 1, and text
 
@@ -45,7 +55,7 @@ class Table:
         path: a name that ends in .gz is unpacked.
         delimiter: None: whichever of comma, semicolon and tab the first line has most of.
         quoted: whether quotation marks enclose fields; if not, they are ordinary characters.
-        header: whether the first line names the columns; ``names`` has them stripped and in lower case.
+        header: whether the first line names the columns; ``names`` has them as ``column_name`` gives them.
         columns: fields of every record. A line whose quotes lead to another number is split at every delimiter and
             marked BAD_QUOTES. None: any number.
 
@@ -62,10 +72,14 @@ class Table:
         columns: int | None = None,
     ) -> None:
         self.path, self.quoted, self.header, self.columns = path, quoted, header, columns
-        first = next((text for _, text in self._lines() if text.strip()), "")
+        number, first = next((line for line in read_lines(path) if line[1].strip()), (0, ""))
+        told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.I)
+        self._skipped = 0  # number of the line that names the delimiter
+        if told:
+            self._skipped, delimiter = number, delimiter or told[1]
         self.delimiter = delimiter or max(DELIMITERS, key=first.count)
         named = next(self._records(), None) if header else None
-        self.names = [name.strip().lower() for name in named.fields] if named else []
+        self.names = [column_name(name) for name in named.fields] if named else []
 
     def __iter__(self) -> Iterator[Record]:
         records = self._records()
@@ -74,14 +88,14 @@ class Table:
         return records
 
     def _records(self) -> Iterator[Record]:
-        lines, ahead = self._lines(), deque[Line]()
+        lines, ahead = read_lines(self.path), deque[Line]()
         while line := ahead.popleft() if ahead else next(lines, None):
             number, text = line
             plain = text.rstrip("\r\n")
-            if not plain.strip():
+            if not plain.strip() or number == self._skipped:
                 continue
             fields, error = plain.split(self.delimiter), None
-            if _is_damaged(text):
+            if is_damaged(text):
                 error = UNREADABLE
             elif self.quoted and '"' in text:
                 joined = self._unquote(line, ahead, lines)
@@ -99,12 +113,12 @@ class Table:
             yield line[1]
             while len(taken) < MAX_JOINED and (following := ahead.popleft() if ahead else next(lines, None)):
                 taken.append(following)
-                if _is_damaged(following[1]):
+                if is_damaged(following[1]):
                     return
                 yield following[1]
 
         try:
-            fields = next(csv.reader(texts(), delimiter=self.delimiter, strict=True))
+            fields = next(csv.reader(texts(), delimiter=self.delimiter, strict=True, skipinitialspace=True))
         except (csv.Error, StopIteration):
             fields = None
         if fields is None or self.columns not in (None, len(fields)):
@@ -112,29 +126,48 @@ class Table:
             return None
         return fields
 
-    def _lines(self) -> Iterator[Line]:
-        try:
-            with self._open() as file:
-                head = file.read(HEAD)
-            wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-            encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
-            shown = head.decode(encoding, "replace")
-            end = "\r" if "\r" in shown and "\n" not in shown else "\n"
-            with io.TextIOWrapper(self._open(), encoding, errors, end) as file:
-                number = 0
-                while text := file.readline(MAX_LINE):
-                    number, rest = number + 1, text
-                    while len(rest) == MAX_LINE and not rest.endswith(end):
-                        rest = file.readline(MAX_LINE)
-                    yield number, text
-        except (OSError, EOFError, zlib.error) as error:  # a damaged .gz is any of these
-            raise InputError(f"cannot read {self.path}: {getattr(error, 'strerror', None) or error}") from None
 
-    def _open(self) -> BinaryIO:
-        return cast(BinaryIO, gzip.open(self.path)) if self.path.name.endswith(".gz") else open(self.path, "rb")
+def column_name(text: str) -> str:
+    """A column's name without regard to case, blanks, hyphens and quotes: "Image URL" is image_url."""
+    return re.sub(r"[\s_-]+", "_", text.strip().strip("\"'").strip().lower())
 
 
-def _is_damaged(text: str) -> bool:
+def first_given(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any] | None:
+    """The first of ``names`` that has something in ``row``, and what that is; texts are stripped."""
+    for name in names:
+        value = row.get(name)
+        value = value.strip() if isinstance(value, str) else value
+        nothing = NOTHING if name in PICTURES else ("",)
+        if value is not None and (not isinstance(value, str) or value.lower() not in nothing):
+            return name, value
+    return None
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """The lines of a text with their numbers; bytes that are not UTF-8 are lone surrogates. Raises InputError."""
+    try:
+        with _open(path) as file:
+            head = file.read(HEAD)
+        wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+        shown = head.decode(encoding, "replace")
+        end = "\r" if "\r" in shown and "\n" not in shown else "\n"
+        with io.TextIOWrapper(_open(path), encoding, errors, end) as file:
+            number = 0
+            while text := file.readline(MAX_LINE):
+                number, rest = number + 1, text
+                while len(rest) == MAX_LINE and not rest.endswith(end):
+                    rest = file.readline(MAX_LINE)
+                yield number, text
+    except (OSError, EOFError, zlib.error) as error:  # a damaged .gz is any of these
+        raise InputError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _open(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.name.endswith(".gz") else open(path, "rb")
+
+
+def is_damaged(text: str) -> bool:
     """Whether a line is too long, or holds zero bytes or bytes that are not UTF-8."""
     if len(text) == MAX_LINE or "\0" in text:
         return True

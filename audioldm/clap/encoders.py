@@ -75,6 +75,10 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
         vectors = [self._text_model(**self._inputs(text)).text_embeds for text in texts]
         return F.normalize(torch.cat(vectors), dim=-1)
 
+    def unread(self, text: str) -> str:
+        """The end of ``text`` that is beyond the text tower's positions; "" if all of it is read."""
+        return self._tokenize.unread(text)
+
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
@@ -153,8 +157,8 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
             return ClapFeatureExtractor.from_dict(read_json(self.path / "preprocessor_config.json"))
 
     @cached_property
-    def _tokenize(self) -> Callable[..., dict[str, Tensor]]:
-        return _tokenizer(self.folder.tokenizer, self._config.text_config)
+    def _tokenize(self) -> _Tokenizer:
+        return _Tokenizer(self.folder.tokenizer, self._config.text_config)
 
     def _inputs(self, *texts: str) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in self._tokenize(*texts).items()}
@@ -221,8 +225,8 @@ class ClipEncoder:
             return AutoConfig.for_model(config.pop("model_type"), **config)
 
     @cached_property
-    def _tokenize(self) -> Callable[..., dict[str, Tensor]]:
-        return _tokenizer(self.path, self._config.text_config)
+    def _tokenize(self) -> _Tokenizer:
+        return _Tokenizer(self.path, self._config.text_config)
 
     def _inputs(self, *texts: str) -> dict[str, Tensor]:
         return {name: tensor.to(self.device) for name, tensor in self._tokenize(*texts).items()}
@@ -278,17 +282,22 @@ def _new_size(size: tuple[int, int], wanted: dict[str, int] | int) -> tuple[int,
     return width, height
 
 
-def _tokenizer(path: Path, config: Any) -> Callable[..., dict[str, Tensor]]:
-    """A function from texts to the inputs of a text tower, padded to the longest of them."""
-    tokenizer = read_tokenizer(path)
-    offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
-    padding = config.pad_token_id or 0  # RoBERTa counts positions by it; elsewhere the mask says it all
-    tokenizer.enable_padding(pad_id=padding)
-    tokenizer.enable_truncation(config.max_position_embeddings - offset)
+class _Tokenizer:
+    """From texts to the inputs of a text tower, padded to the longest of them."""
 
-    def tokenize(*texts: str) -> dict[str, Tensor]:
-        encoded = tokenizer.encode_batch(texts)
+    def __init__(self, path: Path, config: Any) -> None:
+        self._tokenizer = read_tokenizer(path)
+        offset = config.pad_token_id + 1 if config.model_type in OFFSET_POSITIONS else 0
+        padding = config.pad_token_id or 0  # RoBERTa counts positions by it; elsewhere the mask says it all
+        self._tokenizer.enable_padding(pad_id=padding)
+        self._tokenizer.enable_truncation(config.max_position_embeddings - offset)
+
+    def __call__(self, *texts: str) -> dict[str, Tensor]:
+        encoded = self._tokenizer.encode_batch(texts)
         ids, mask = [one.ids for one in encoded], [one.attention_mask for one in encoded]
         return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
 
-    return tokenize
+    def unread(self, text: str) -> str:
+        """The end of ``text`` that is cut off; "" if there is none."""
+        encoded = self._tokenizer.encode(text)
+        return text[max(stop for _, stop in encoded.offsets) :] if encoded.overflowing else ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import logging
 import os
 import sys
@@ -32,14 +34,16 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
     ``as_program``: whether the process ends with it. ``name``: the command's, which its messages begin with.
     """
     debug = os.environ.get(DEBUG) == "1"
+    if as_program:
+        _open_streams()
     try:
         with _configured_logging(debug):
             return run()
     except InputError as error:
-        print(f"{name}: error: {_one_line(error)}", file=sys.stderr)
+        _say(f"{name}: error: {_one_line(error)}")
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(f"{name}: interrupted", file=sys.stderr)
+        _say(f"{name}: interrupted")
         if as_program:  # Python may remember the interrupt and end by the signal instead
             sys.stdout.flush()
             os._exit(INTERRUPTED)
@@ -50,16 +54,39 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
     except Exception as error:
         if debug:
             raise
-        print(
-            f"{name}: error: {type(error).__name__}: {_one_line(error)} ({DEBUG}=1 shows more)",
-            file=sys.stderr,
-        )
+        _say(f"{name}: error: {type(error).__name__}: {_one_line(error)} ({DEBUG}=1 shows more)")
         return FAILED
+
+
+def _open_streams() -> None:
+    """See to it that all standard streams are open, and that stdout takes the name of any file as its bytes.
+
+    Where one is closed, the next file to be opened would take its number, and whatever is printed go into that file.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)  # takes the lowest free number: this one
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+
+
+def _say(text: str) -> None:
+    """Print a line to stderr, if it can be written to."""
+    with contextlib.suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 class _ToStderr(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
-        print(record.getMessage(), file=sys.stderr)
+        _say(record.getMessage())
 
 
 @contextmanager

@@ -6,9 +6,8 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .. import __version__
 from ..errors import InputError
@@ -21,7 +20,19 @@ if TYPE_CHECKING:
     from ..inputs.sounds import Original
     from ..latent_diffusion.model import LatentDiffusion
 
+
+
+class _Once(argparse.Action):
+    """An option that would lose its first value if it were given twice."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        if getattr(namespace, self.dest, None) is not None:
+            raise argparse.ArgumentError(self, "it was given twice, and only one value can be used")
+        setattr(namespace, self.dest, values)
+
+
 def _add_what(what: argparse._ArgumentGroup) -> None:
+    what.add_argument("prompts", nargs="*", metavar="PROMPT", help="the same as -t PROMPT")
     what.add_argument(
         "-t",
         "--text",
@@ -31,20 +42,24 @@ def _add_what(what: argparse._ArgumentGroup) -> None:
         "or a folder/ of images or a list of prompts (.txt, .csv, .jsonl), processed row by row",
     )
     what.add_argument(
-        "-f", "--file_path", metavar="FILE", help="a sound file: the prompt, or the sound to edit in the other modes"
+        "-f", "--file_path", metavar="FILE", action=_Once,
+        help="a sound file: make sounds like it, or begin with it in other modes"
     )
     what.add_argument(
         "--weights",
         nargs="+",
+        action=_Once,
         type=float,
         metavar="W",
         help="one weight per prompt, in the order of -t, then -f; negative: avoid the prompt [1 each]",
     )
     what.add_argument(
-        "--negative_prompt", metavar="PROMPT", help="what the sound should avoid; needs a guidance scale above 1"
+        "--negative_prompt", metavar="PROMPT", action=_Once,
+        help="what it shall not sound like; needs a guidance scale above 1"
     )
     what.add_argument(
-        "--save_embedding", metavar="FILE", help="save the prompts' vector as a .npy file, to be used with -t"
+        "--save_embedding", metavar="FILE", action=_Once,
+        help="write the prompts' vector as a .npy file, which -t takes again"
     )
     what.add_argument(
         "--mode",
@@ -85,7 +100,7 @@ def parser() -> Parser:
         "--guidance_scale",
         type=float,
         metavar="X",
-        help=f"how closely to follow the prompt, 1 to 50 [{default.guidance_scale}]",
+        help=f"how closely to follow the prompt, 0 to 50 [{default.guidance_scale}]",
     )
     how.add_argument(
         "-n",
@@ -109,7 +124,7 @@ def parser() -> Parser:
     where = p.add_argument_group("where to write it")
     where.add_argument("-s", "--save_path", default="./output", metavar="FOLDER", help="[./output]")
     where.add_argument(
-        "-o", "--output", metavar="FILE", help="wav file to write, instead of a generated name in FOLDER"
+        "-o", "--output", metavar="FILE", action=_Once, help="name of the wav, instead of one made up in FOLDER"
     )
     p.add_argument("-V", "--version", action="version", version=f"audioldm {__version__}")
     return p
@@ -127,11 +142,13 @@ def run(args: argparse.Namespace) -> int:
 
         print("\n".join(listing()))
         return 0
+    _take_positional(args)
     began = time.perf_counter()
     from .. import batch, conditioning, generation, pipeline
     from ..inputs.prompt import is_list
     from ..outputs import destination as destinations
     from ..outputs import record as records
+    from ..outputs.progress import Progress
 
     many = any(is_list(text) for text in args.text or ())
     inputs = _read(args, many)  # all that needs no model, which may be a download of gigabytes
@@ -164,15 +181,29 @@ def run(args: argparse.Namespace) -> int:
             weights=args.weights, negative=job.negative, original=job.original,
         )  # fmt: skip
         options = job.options
-        with _progress(options.steps_run * options.batchsize * options.n_candidates) as on_step:
+        with Progress(options.steps_run * options.batchsize * options.n_candidates, "step") as progress:
             sounds = generation.generate(
-                model, vector, options, on_step, negative=negative, original=job.original, frugal=True
+                model, vector, options, progress.update, negative=negative, original=job.original, frugal=True
             )
             for sound in sounds:
                 sound_record = records.sound_record(sound, time.perf_counter() - began)
                 path = destination.write(sound.item, sound.wave, {**record, **sound_record})
-                print(path, flush=True)
+                progress.say(str(path), sys.stdout)
     return 0
+
+
+def _take_positional(args: argparse.Namespace) -> None:
+    """Put prompts that were given without -t to the others. Raises InputError if they are words without quotes."""
+    from translator.names import printable
+
+    from ..inputs.prompt import is_file_or_address
+
+    words = [prompt for prompt in args.prompts if not is_file_or_address(prompt)]
+    if words and len(args.prompts) > 1:
+        sentence = printable(" ".join(args.prompts))
+        raise InputError(f'put words in quotes: audioldm "{sentence}"; several prompts take a -t each')
+    if args.prompts:
+        args.text = [*args.prompts, *(args.text or ())]
 
 
 def _announce(args: argparse.Namespace, model: LatentDiffusion) -> None:
@@ -209,7 +240,7 @@ def _read(args: argparse.Namespace, many: bool) -> _Job:
         raise InputError(f"--mode {args.mode} needs a prompt (-t)")
     prompts = () if many else read_prompts(args.text, None if edits else args.file_path)
     weights = check_weights(args.weights, len(prompts))
-    negative = None if args.negative_prompt is None else read_prompt(args.negative_prompt)
+    negative = read_prompt(args.negative_prompt) if (args.negative_prompt or "").strip() else None
     return _Job(options, prompts, weights, negative, original)
 
 
@@ -248,17 +279,3 @@ def _given(args: argparse.Namespace, original: Original | None) -> dict[str, obj
     if original is not None and args.duration is None:
         given["duration"] = original.duration
     return given
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Callable[[], object]]:
-    """A bar over all steps with the time left, on stderr, for people only."""
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="step", file=sys.stderr, leave=False, dynamic_ncols=True) as bar:
-        yield bar.update
-
-

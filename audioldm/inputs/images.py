@@ -10,12 +10,13 @@ import base64
 import binascii
 import contextlib
 import io
+import logging
 import os
 import re
 import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,16 +31,23 @@ from .web import LIMITS, Limits, download, label, too_many_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  # no EPS: it runs programs
 OWN = Limits(max_bytes=2_000_000_000, max_pixels=300_000_000)  # of local files; a JPEG of 200 megapixels takes 300 MB
+SOUND = re.compile(rb"RIFF....WAVE|fLaC|OggS|ID3|FORM....AIFF|....ftypM4A", re.S)  # how its file begins
 HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.
 MAX_JPEG_WORK = 10_000_000_000  # pixels × scans; a photo of 40 megapixels with 12 scans has 5e8
 
 CANNOT = "cannot be decoded: it is damaged or of an unusual kind; export it to JPEG first"
 
+log = logging.getLogger("audioldm")
+
+OnNote = Callable[[str], object]  # receives a remark for the user
+
 _WARNINGS = threading.Lock()  # warning filters belong to the whole process
 
 
-def load_image(source: Any, *, allow_private: bool | None = None, limits: Limits | None = None) -> Image.Image:
+def load_image(
+    source: Any, *, allow_private: bool | None = None, limits: Limits | None = None, on_note: OnNote = log.warning
+) -> Image.Image:
     """Load the image at `source`: upright (EXIF), on white, 8 bits per channel, mode "RGB".
 
     Args:
@@ -48,30 +56,31 @@ def load_image(source: Any, *, allow_private: bool | None = None, limits: Limits
         allow_private: whether URLs may lead to addresses that are not public;
             None: only if the environment says AUDIOLDM_ALLOW_PRIVATE_URLS=1.
         limits: sizes and times; None: LIMITS for what comes from the web or in a data URI, OWN for the user's own.
+        on_note: receives each remark for the user.
 
     Raises:
         InputError: the source is malformed, unreachable, forbidden, too large, too slow or not an image. A file that
             ends a little too early gives what is there of the picture, with a warning.
     """
     if not isinstance(source, str | PathLike):
-        return _from_python(source, limits or OWN)
+        return _from_python(source, limits or OWN, on_note)
     source = os.fsdecode(source).strip()
     if source[:5].lower() == "data:":
         limits = limits or LIMITS
-        return decode_image(_data_uri(source, limits), "the data URI", limits, lenient=True)
+        return decode_image(_data_uri(source, limits), "the data URI", limits, on_note=on_note)
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.I):
         limits = limits or LIMITS
         data = download(source, allow_private=allow_private, limits=limits)
     else:
         limits = limits or OWN
         data = _read_file(source, limits)
-    return decode_image(data, label(source), limits, lenient=True)
+    return decode_image(data, label(source), limits, on_note=on_note)
 
 
-def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, lenient: bool = False) -> Image.Image:
+def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: OnNote | None = None) -> Image.Image:
     """The image in the bytes of an image file, as `load_image` returns it; `name` stands for it in messages.
 
-    `lenient`: where a file ends a little too early, take what is there, with a warning.
+    `on_note`: where a file ends a little too early, take what is there, and say so to this; None: refuse it.
 
     Raises:
         InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
@@ -83,7 +92,9 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, lenient: bo
             loaded.load()
         except Exception:
             scans = data.count(b"\xff\xda")
-            loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans) if lenient else None
+            if on_note is None:
+                raise
+            loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
             if loaded is None:
                 raise
         return pixels.visible_frame(loaded, name)
@@ -134,7 +145,7 @@ def _opened(data: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
             raise InputError(f"{name} {_damaged(data)}") from error
 
 
-def _from_python(source: Any, limits: Limits) -> Image.Image:
+def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
     """The image in bytes, an open file, a PIL image or an array."""
     if isinstance(source, Image.Image):
         name = label(str(getattr(source, "filename", "") or "the picture"))
@@ -145,7 +156,7 @@ def _from_python(source: Any, limits: Limits) -> Image.Image:
         except Exception as error:  # closed, or its file is damaged
             raise InputError(f"{name} is a PIL image that cannot be decoded") from error
     if isinstance(source, bytes | bytearray | memoryview):
-        return decode_image(bytes(source), "the picture", limits, lenient=True)
+        return decode_image(bytes(source), "the picture", limits, on_note=on_note)
     if hasattr(source, "read"):
         name = label(str(getattr(source, "name", "the open file")))
         try:
@@ -154,7 +165,7 @@ def _from_python(source: Any, limits: Limits) -> Image.Image:
             raise InputError(f"{name} cannot be read; open it with mode \"rb\"") from error
         if not isinstance(data, bytes):
             raise InputError(f"{name} is open as text; open it with mode \"rb\"")
-        return decode_image(data, name, limits, lenient=True)
+        return decode_image(data, name, limits, on_note=on_note)
     if hasattr(source, "__array__"):
         return pixels.from_array(source)
     raise InputError(
@@ -225,6 +236,8 @@ def _what_else(data: bytes) -> str:
         return "is a web page, not an image; give the address of the image itself"
     if b"<svg" in head:
         return "is an SVG drawing; vector images must be exported to PNG first"
+    if SOUND.match(data):
+        return "is a sound, not a picture; give it with -f"
     if HEIC.match(data):
         return f"is a HEIC photo that {CANNOT}"
     return f"is not an image that can be read ({', '.join(FORMATS)}), or it is damaged"

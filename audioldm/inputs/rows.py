@@ -6,29 +6,41 @@ list that cannot be meant raises InputError.
 
 from __future__ import annotations
 
-import csv
+import codecs
 import dataclasses
-import itertools
 import json
 import logging
 import os
-from collections import deque
 from collections.abc import Callable, Iterator
-from functools import partial
+from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
-from .prompt import in_folder, is_image_name, slug
+from translator.names import (
+    is_data_uri,
+    is_image_name,
+    is_list_name,
+    is_other_name,
+    is_sound_name,
+    printable,
+    unwrapped,
+)  # fmt: skip
+from translator.tables import PICTURES, UNREADABLE, WORDS, Table, column_name, first_given, is_damaged, read_lines
 
-PROMPT_KEYS = ("prompt", "caption", "text", "image", "url", "file")  # the first that is not blank is the prompt
+from ..errors import InputError
+from .names import slug
+from .prompt import in_folder
+
+PROMPT_KEYS = ("prompt", *PICTURES, *WORDS)  # the first that is not blank is the prompt
 OPTIONS = {  # GenerateOptions' that a row may set, and what a text means there
     "duration": float, "ddim_steps": int, "guidance_scale": float, "sampler": str, "seed": int, "batchsize": int,
     "n_candidates": int, "transfer_strength": float,
 }  # fmt: skip
-KEYS = (*PROMPT_KEYS, "id", "name", "translator", *OPTIONS)
-BLANK = (None, "")
+SETTINGS = ("translator", "negative_prompt", *OPTIONS)
+KEYS = (*PROMPT_KEYS, "id", "name", *SETTINGS)
 
 log = logging.getLogger("audioldm")
+
+OnNote = Callable[[str], object]  # receives a remark for the user
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Row:
     prompt: str = ""
     id: str = ""  # the list's own, an image's file name in a folder, or else the number
     name: str | None = None  # what files and rerun know it by, where the list or the folder says so
-    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # "translator" and those of OPTIONS
+    settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # those of SETTINGS
     error: str | None = None  # one sentence: why nothing can be made of it
 
     @property
@@ -48,22 +60,48 @@ class Row:
         return f"{self.number:05d}_{slug(self.prompt)}" if self.name is None else slug(self.name)
 
 
-def read(source: str, on_note: Callable[[str], object] = log.warning) -> Iterator[Row]:
-    """The rows of a list or folder. Raises InputError at the first: unreadable, not UTF-8, no prompt column, empty.
+def read(source: str, on_note: OnNote = log.warning) -> Iterator[Row]:
+    """The rows of a list or folder. Raises InputError at the first: unreadable, no prompt column, empty.
 
     ``on_note`` receives each remark for the user.
     """
-    path = os.path.expanduser(source.strip())
+    source = unwrapped(source)
+    path = os.path.expanduser(source)
     if os.path.isdir(path):
         rows, what = _images(path), "image files"
     else:
-        readers = {".txt": _texts, ".csv": partial(_table, on_note=on_note), ".jsonl": _objects}
-        rows, what = readers[os.path.splitext(path)[1].lower()](path), "prompts"
+        reader = {".txt": _texts, ".csv": _table, ".jsonl": _objects}[os.path.splitext(path)[1].lower()]
+        rows, what = reader(path, _once(on_note)), "prompts"
+    if os.path.isfile(path):
+        _check_text(path)
     first = next(rows, None)
     if first is None:
-        raise InputError(f"{source.strip()} has no {what}")
+        raise InputError(f"{printable(source)} has no {what}")
     yield first
     yield from rows
+
+
+def _check_text(path: str) -> None:
+    """Raises InputError if a file has zero bytes, but is not UTF-16 with a byte order mark."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(4096)
+    except OSError as error:
+        raise InputError(f"{printable(path)} cannot be read: {error.strerror}") from None
+    if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise InputError(f"{printable(path)} is not a text in UTF-8, or in UTF-16 with a byte order mark")
+
+
+def _once(on_note: OnNote) -> OnNote:
+    """``on_note``, told of nothing twice."""
+    told: set[str] = set()
+
+    def tell(note: str) -> None:
+        if note not in told:
+            told.add(note)
+            on_note(note)
+
+    return tell
 
 
 def _images(folder: str) -> Iterator[Row]:
@@ -80,147 +118,130 @@ def _images(folder: str) -> Iterator[Row]:
         yield Row(number, os.path.join(folder, name), id=name, name=name)
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
-    """Numbers and lines, with "\\n" as their end; bytes that are not UTF-8 are kept as lone surrogates."""
-    try:
-        with open(path, "rb") as file:
-            head = file.peek(4096)
-            if head.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in head[:4096]:
-                raise InputError(f"{path} is not a text in UTF-8")
-            for number, line in enumerate(file, 1):
-                text = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-                yield number, text.decode("utf-8", "surrogateescape").rstrip("\r\n") + "\n"
-    except OSError as error:
-        raise InputError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def _texts(path: str) -> Iterator[Row]:
+def _texts(path: str, on_note: OnNote) -> Iterator[Row]:
     """One prompt a line, without blank lines and those that begin with "#"."""
-    for number, line in _lines(path):
+    for number, line in read_lines(Path(path)):
         text = line.strip()
-        if text and not text.startswith("#"):
-            yield _row(path, number, {"prompt": text}) if _is_utf8(text) else _not_utf8(number, text)
+        if is_damaged(line):
+            yield _bad(number, UNREADABLE, text)
+        elif text and not text.startswith("#"):
+            yield _row(path, number, {"prompt": text})
 
 
-def _objects(path: str) -> Iterator[Row]:
+def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
     """One JSON value a line: an object, or a text, which is the prompt."""
-    for number, line in _lines(path):
-        if not line.strip():
+    for number, line in read_lines(Path(path)):
+        text = line.strip()
+        if is_damaged(line):
+            yield _bad(number, UNREADABLE, text)
             continue
-        if not _is_utf8(line):
-            yield _not_utf8(number, line.strip())
+        if not text:
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(text)
         except (ValueError, RecursionError):
-            yield _bad(number, "is not JSON", line.strip())
+            yield _bad(number, "is not JSON", text)
             continue
         data = {"prompt": value} if isinstance(value, str) else value
-        unknown = [str(key) for key in data if key not in KEYS] if isinstance(data, dict) else []
         if not isinstance(data, dict):
-            yield _bad(number, "is neither a JSON object nor a text", line.strip())
-        elif unknown:
-            yield _bad(number, f'has the unknown key "{unknown[0][:40]}"; there are {", ".join(KEYS)}', line.strip())
-        else:
-            yield _row(path, number, data)
+            yield _bad(number, "is neither a JSON object nor a text", text)
+            continue
+        data = {column_name(key): value for key, value in reversed(data.items())}
+        _tell_unused(path, "key", list(data)[::-1], on_note)
+        yield _row(path, number, data, on_note)
 
 
-def _table(path: str, on_note: Callable[[str], object]) -> Iterator[Row]:
+def _table(path: str, on_note: OnNote) -> Iterator[Row]:
     """A table with a header; comma, semicolon or tab is what the header has most of."""
-    lines = itertools.dropwhile(lambda line: not line[1].strip(), _lines(path))
-    first = next(lines, None)
-    if first is None:
+    table = Table(Path(path))
+    if not any(key in table.names for key in PROMPT_KEYS):
+        if table.names:
+            raise InputError(
+                f"{printable(path)} has no column of prompts in its first line: call it prompt, caption or text, "
+                "or image, file or url for pictures"
+            )
         return
-    delimiter = max(",;\t", key=first[1].count)
-    records = _records(itertools.chain([first], lines), delimiter)
-    header = [name.strip().lower() for name in next(records)[1] or ()]
-    if not any(key in header for key in PROMPT_KEYS):
-        raise InputError(f'{path} has no column "prompt" (nor {", ".join(PROMPT_KEYS[1:])}) in its first line')
-    unknown = [name for name in header if name and name not in KEYS]
-    if unknown:
-        on_note(f"{path}: not used: column {', '.join(unknown)}".encode(errors="replace").decode())
-    for number, fields in records:
-        if fields is None:
-            yield _bad(number, "has a quotation mark too many or too few, or a field beyond 131072 characters")
-        elif not _is_utf8("".join(fields)):
-            yield _not_utf8(number, delimiter.join(fields))
-        elif any(field.strip() for field in fields[len(header) :]):
-            text = delimiter.join(fields)
-            yield _bad(number, f'has more fields than the header; quote what has a "{delimiter}" in it', text)
+    _tell_unused(path, "column", table.names, on_note)
+    for record in table:
+        fields, text = record.fields, table.delimiter.join(record.fields)
+        if record.error:
+            yield _bad(record.line, record.error, text if record.error == UNREADABLE else "")
+        elif any(field.strip() for field in fields[len(table.names) :]):
+            what = f'has more fields than the header; quote what has a "{table.delimiter}" in it'
+            yield _bad(record.line, what, text)
         elif any(field.strip() for field in fields):
-            yield _row(path, number, {key: value for key, value in zip(header, fields, strict=False) if key in KEYS})
+            pairs = list(zip(table.names, fields, strict=False))
+            yield _row(path, record.line, dict(reversed(pairs)), on_note)
 
 
-def _records(lines: Iterator[tuple[int, str]], delimiter: str) -> Iterator[tuple[int, list[str] | None]]:
-    """Line number and fields of each record; None for a malformed one, after which the next line is tried afresh.
-
-    So a quotation mark that is never closed costs its own line, not the rest of the list.
-    """
-    waiting: deque[tuple[int, str]] = deque()
-    taken: list[tuple[int, str]] = []
-
-    def feed() -> Iterator[str]:
-        while line := waiting.popleft() if waiting else next(lines, None):
-            taken.append(line)
-            yield line[1]
-
-    reader = csv.reader(feed(), delimiter=delimiter, strict=True)
-    while True:
-        taken.clear()
-        try:
-            fields = next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            fields = None
-            waiting.extendleft(reversed(taken[1:]))
-            reader = csv.reader(feed(), delimiter=delimiter, strict=True)
-        yield taken[0][0], fields
+def _tell_unused(path: str, what: str, names: list[str], on_note: OnNote) -> None:
+    unknown = [name for name in names if name and name not in KEYS]
+    if unknown:
+        on_note(f"{printable(path)}: not used: {what} {printable(', '.join(unknown))}")
 
 
-def _row(path: str, number: int, data: dict[str, Any]) -> Row:
+def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda note: None) -> Row:
     """A row out of what a list says under known keys."""
-    data = {key: value.strip() if isinstance(value, str) else value for key, value in data.items()}
-    given = {key: value for key, value in data.items() if value not in BLANK}
-    prompt = next((given[key] for key in PROMPT_KEYS if key in given), "")
-    for key, value in (("prompt", prompt), ("translator", given.get("translator", ""))):
+    key, prompt = first_given(data, PROMPT_KEYS) or ("prompt", "")
+    given = {name: found[1] for name in KEYS if (found := first_given(data, (name,)))}
+    texts = {"prompt": prompt, **{name: given.get(name, "") for name in ("translator", "negative_prompt")}}
+    for name, value in texts.items():
         if not isinstance(value, str):
-            return _bad(number, f"has a {key} that is not a text")
-    names = [given[key] for key in ("name", "id") if key in given]
+            return _bad(number, f"has a {name} that is not a text")
+    others = [name for name in data if name in PROMPT_KEYS and name != key]
+    if key in PICTURES and others:
+        told = f"the prompts are the pictures in {key}; a row without one takes {', '.join(others)}"
+        on_note(f"{printable(path)}: {told}")
+    names = [given[name] for name in ("name", "id") if name in given]
     if any(isinstance(name, bool) or not isinstance(name, str | int | float) for name in names):
         return _bad(number, "has an id or a name that is neither a text nor a number", prompt)
-    settings = {key: _value(key, given[key]) for key in ("translator", *OPTIONS) if key in given}
+    folder, error = os.path.dirname(path), None
+    prompt = in_folder(unwrapped(prompt), folder)
+    if key in PICTURES and not _names_file(prompt):
+        prompt, error = _beside(prompt, folder)
+    settings = {name: _value(name, given[name]) for name in SETTINGS if name in given}
+    if "negative_prompt" in settings:
+        settings["negative_prompt"] = in_folder(unwrapped(settings["negative_prompt"]), folder)
     return Row(
         number,
-        in_folder(prompt, os.path.dirname(path)),
+        prompt,
         id=str(given.get("id", number)),
         name=str(names[0]) if names else None,
         settings=settings,
+        error=error,
     )
 
 
+def _names_file(prompt: str) -> bool:
+    """Whether this can only be an address or a file's name, of whatever kind."""
+    kinds = (is_image_name, is_list_name, is_sound_name, is_other_name)
+    return "://" in prompt or is_data_uri(prompt) or "/" in prompt or any(kind(prompt) for kind in kinds)
+
+
+def _beside(name: str, folder: str) -> tuple[str, str | None]:
+    """The path of the file ``name`` in ``folder``, and what is wrong: a column of pictures holds no words."""
+    path = os.path.join(folder, name)
+    if "\0" not in path and os.path.isfile(path):
+        return os.path.join(os.curdir, path) if not folder else path, None
+    return name, "the line names a picture that is not there"
+
+
 def _value(name: str, value: Any) -> Any:
-    """A number written as text as that number; what is none is left to the options' own check to refuse."""
-    if not isinstance(value, str) or name not in OPTIONS:
+    """A number written as text, or a whole one as 7.0, as that number; what is none the options' check refuses."""
+    if name not in OPTIONS:
         return value
     try:
-        return OPTIONS[name](value)
-    except ValueError:
-        return int(float(value)) if value.endswith(".0") and value[:-2].isdecimal() else value  # spreadsheets' 7.0
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-        return True
-    except UnicodeEncodeError:
-        return False
-
-
-def _not_utf8(number: int, text: str) -> Row:
-    return _bad(number, "is not UTF-8", text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
+        number = float(value) if isinstance(value, str) else value
+        if OPTIONS[name] is int and isinstance(number, float):
+            if isinstance(value, str) and value.strip().lstrip("+-").isdecimal():
+                return int(value)  # float would round a long one
+            return int(number) if number.is_integer() else value
+        return OPTIONS[name](value) if isinstance(value, str) else value
+    except (ValueError, OverflowError):
+        return value
 
 
 def _bad(number: int, what: str, text: str = "") -> Row:
     """A row of which nothing can be made; ``text`` is shown in place of its prompt."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if is_damaged(text) else text
     return Row(number, text[:200], id=str(number), error=f"the line {what}")

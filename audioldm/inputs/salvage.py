@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import zlib
 from collections.abc import Callable
 
@@ -15,8 +14,6 @@ CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT"
 IF_WHOLE = b"eXIf"  # how the picture is turned
 LOST = 1 / 8  # of the rows, at most, may be missing
 SCANS = 5  # of a progressive JPEG, which is seen whole from then on
-
-log = logging.getLogger("audioldm")
 
 
 def without_metadata(data: bytes) -> bytes:
@@ -40,13 +37,16 @@ def without_metadata(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def load_cut_short(open_it: Callable[[], Image.Image], name: str, scans: int) -> Image.Image | None:
+def load_cut_short(
+    open_it: Callable[[], Image.Image], name: str, scans: int, on_note: Callable[[str], object]
+) -> Image.Image | None:
     """What is there of a picture whose file ends too early, loaded and cropped to it; None: too much is missing.
 
     Args:
         open_it: opens the file anew.
-        name: of the file, for the warning that says what is missing.
+        name: of the file, for the remark that says what is missing.
         scans: how often the file begins a scan, if it is a JPEG.
+        on_note: receives that remark.
     """
     image = open_it()
     try:
@@ -73,7 +73,7 @@ def load_cut_short(open_it: Callable[[], Image.Image], name: str, scans: int) ->
     if missing > LOST * image.height:
         return None
     said = said or (f"its last {missing} of {image.height} rows are" if missing else "next to nothing is")
-    log.warning("%s is cut short: %s missing, and the rest is used", name, said)
+    on_note(f"{name} is cut short: {said} missing, and the rest is used")
     if missing:
         whole, image = image, image.crop((0, 0, image.width, image.height - missing))
         image.info, image._exif = whole.info, whole.getexif()

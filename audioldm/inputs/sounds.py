@@ -1,25 +1,44 @@
-"""The sound that an edit begins with, read from the user's file."""
+"""The user's sound as 16 kHz mono, to be heard as a prompt or to be the beginning of an edit."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from translator.names import printable
+
 from ..errors import InputError
 from ..options import MAX_DURATION
+from .samples import OnNote, read_samples
 
 SHORTEST = 0.5  # seconds; a shorter sound is followed by silence
+SILENCE = 1e-4  # of full scale, -80 dB: what does not differ by more is not heard
+SHORT = 0.02  # seconds; of less, hardly anything is heard
+CANCELLED = 0.1  # of the loudest channel's level: a mix that is softer has lost what was in it
+
+log = logging.getLogger("audioldm")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """A sound: ``wave`` float32 (N,) at 16 kHz, what it was multiplied by to fit full scale, and its name."""
+
+    wave: np.ndarray
+    gain: float
+    name: str
 
 
 @dataclass(frozen=True)
 class Original:
-    """The sound that an edit begins with: ``wave`` float32 (N,) at 16 kHz, and its file's name."""
+    """The sound that an edit begins with: ``wave`` float32 (N,) at 16 kHz, its file's name, and its gain."""
 
     path: str
     wave: np.ndarray
+    gain: float = 1.0  # what the file's samples were multiplied by, for they went beyond full scale
 
     @property
     def duration(self) -> float:
@@ -34,17 +53,65 @@ class Original:
         return hashlib.sha256(self.wave.tobytes()).hexdigest()
 
 
-def read_original(path: str | Path | None, mode: str, duration: float | None = None) -> Original:
-    """Read the sound to edit: any file that libsndfile reads, at any rate, channels averaged.
+def read_wave(source: Any, seconds: float | None = None) -> np.ndarray:
+    """A sound, as ``samples.read_samples`` takes it -> float32 (N,) in [-1, 1], 16 kHz mono. Raises InputError."""
+    return hear(source, seconds).wave
+
+
+def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Heard:
+    """Read a sound as 16 kHz mono: channels averaged; as a whole made softer if it goes beyond full scale.
+
+    ``seconds`` cuts what is longer. ``on_note`` receives each remark for the user, among them that next to nothing is
+    heard in the sound. Raises InputError if it is missing, empty or no sound.
+    """
+    from ..audio import SAMPLE_RATE, resample
+
+    samples = read_samples(source, seconds, on_note)
+    name = printable(samples.name)
+    mono = _mixed(samples.values, name, on_note)
+    loudest = float(np.abs(mono).max(initial=0))
+    gain = 1.0 if loudest <= 1 else 1 / loudest
+    if gain < 1:
+        mono = mono * np.float32(gain)
+        on_note(f"{name} goes {20 * np.log10(loudest):.1f} dB beyond full scale; all of it is made softer")
+    wave = resample(mono, samples.rate, SAMPLE_RATE)
+    if not len(wave):  # in the file, or after resampling a few samples of a high rate
+        raise InputError(f"{name} contains no sound: it is empty")
+    if len(wave) < SHORT * SAMPLE_RATE:
+        on_note(f"{name} is only {len(mono) / samples.rate:.2g} seconds long; hardly anything is heard in it")
+    elif np.ptp(mono) < SILENCE:
+        on_note(f"{name} is silent")
+    return Heard(wave, gain, samples.name)
+
+
+def _mixed(values: np.ndarray, name: str, on_note: OnNote) -> np.ndarray:
+    """The mean of the channels of (N, channels); where they cancel each other out, the loudest one, with a warning."""
+    mono = values.mean(axis=1)
+    if values.shape[1] < 2 or not len(values):
+        return mono
+    levels = values.std(axis=0)
+    if levels.max() > SILENCE and mono.std() < CANCELLED * levels.max():
+        on_note(f"{name}: its channels cancel each other out (opposite phase); only the loudest is used")
+        return np.ascontiguousarray(values[:, int(levels.argmax())])
+    return mono
+
+
+def read_original(
+    source: Any, mode: str, duration: float | None = None, on_note: OnNote = log.warning
+) -> Original:
+    """Read the sound to edit, whatever ``hear`` takes.
 
     ``duration``: what the user asked for, in seconds; None: all of it, which must not be more than 600 s.
     Raises InputError.
     """
-    if path is None or not str(path):
+    if source is None or isinstance(source, str) and not source.strip():
         raise InputError(f"--mode {mode} needs a sound file (-f)")
-    from ..audio import SAMPLE_RATE, read_wave
+    from ..audio import SAMPLE_RATE
 
-    wave = read_wave(path, MAX_DURATION + 1)
-    if duration is None and len(wave) > MAX_DURATION * SAMPLE_RATE:
-        raise InputError(f"{path} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
-    return Original(str(path), wave)
+    notes: list[str] = []
+    heard = hear(source, MAX_DURATION + 1, notes.append)
+    if duration is None and len(heard.wave) > MAX_DURATION * SAMPLE_RATE:
+        raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
+    for note in notes:
+        on_note(note)
+    return Original(heard.name, heard.wave, heard.gain)

@@ -76,16 +76,29 @@ def vocode(model: LatentDiffusion, mel: Tensor) -> Tensor:
     return torch.cat(pieces)
 
 
-def finish(wave: Tensor, duration: float, keep_level: bool = False) -> np.ndarray:
-    """A wave (N,) -> float32, exactly ``round(duration * 16000)`` samples, within ±0.99. Raises InputError.
-
-    ``keep_level``: what is louder is clipped at ±1 instead of all being made softer, for a part of it is an original's.
-    """
-    samples = wave[: round(duration * SAMPLE_RATE)].clamp(-1, 1).cpu().numpy()
+def finish(wave: Tensor, duration: float) -> np.ndarray:
+    """A wave (N,) -> float32, exactly ``round(duration * 16000)`` samples, within ±0.99. Raises InputError."""
+    samples = _cut(wave.clamp(-1, 1), duration)
     peak = np.abs(samples).max()
-    if not np.isfinite(peak):
+    return samples * np.float32(PEAK / peak) if peak > PEAK else samples
+
+
+def finish_kept(wave: Tensor, duration: float) -> tuple[np.ndarray, float]:
+    """A wave (N,), a part of which is an original's, as ``finish`` gives it, but as loud as it is if it fits ±1.
+
+    Also returns what all of it was multiplied by: 1, or less. Raises InputError.
+    """
+    samples = _cut(wave, duration)
+    peak = float(np.abs(samples).max())
+    gain = 1.0 if peak <= 1 else PEAK / peak
+    return (samples if gain == 1 else samples * np.float32(gain)), gain
+
+
+def _cut(wave: Tensor, duration: float) -> np.ndarray:
+    samples = wave[: round(duration * SAMPLE_RATE)].cpu().numpy()
+    if not np.isfinite(samples).all():
         raise InputError("the result is not finite; try a smaller guidance scale")
-    return samples * np.float32(PEAK / peak) if peak > PEAK and not keep_level else samples
+    return samples
 
 
 def normalise(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import os
 import tempfile
 import time
@@ -13,11 +14,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
-from ..inputs.prompt import slug
+from ..inputs.names import slug
+from ..inputs.samples import as_float
 from ..inputs.vector import SUFFIX, write_vector
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+log = logging.getLogger("audioldm")
 
 
 def get_time() -> str:
@@ -133,16 +138,60 @@ class Destination:
                 path = self.path(index).with_stem(f"{self.path(index).stem}-{tries}")
 
 
-def save_wave(waveform: np.ndarray, savepath: str | Path, name: str = "outwav") -> list[Path]:
-    """Write float32 (B, 1, N) at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
+def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "outwav") -> list[Path]:
+    """Write waves at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
 
-    Of ``name`` (a prompt, a path or a URL will do) only what suits a file name is kept; where a file exists,
-    the new one gets a further number. Raises InputError if the folder cannot be written.
+    Args:
+        waveform: (B, 1, N), (B, N) or (N,), floats within ±1 or 8-, 16- or 32-bit integers. What is louder than full
+            scale is made softer as a whole, with a warning; nothing is clipped.
+        savepath: a folder, which is made if need be.
+        name: a prompt, a path or a URL, of which only what suits a file name is kept; or one for each wave. Where a
+            file exists, the new one gets a further number.
+
+    Raises InputError, also if the folder cannot be written.
     """
+    waves = _waves(waveform)
+    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else list(name or ())
+    if len(names) != len(waves) or not all(isinstance(one, str | os.PathLike) for one in names):
+        raise InputError(f"there are {len(waves)} sounds: give save_wave one name, or a list of {len(waves)} names")
+    if not isinstance(savepath, str | os.PathLike):
+        raise InputError("savepath must be the name of a folder")
     folder = Path(os.path.expanduser(savepath))
     check_folder(folder)
-    destination = Destination(folder, slug(str(name)), count=len(waveform))
-    return [destination.write(index, wave) for index, wave in enumerate(waveform[:, 0])]
+    return [
+        Destination(folder, slug(_without_ending(os.fsdecode(one))), count=len(waves)).write(index, wave)
+        for index, (one, wave) in enumerate(zip(names, waves, strict=True))
+    ]
+
+
+def _without_ending(name: str) -> str:
+    return name[:-4].rpartition("/")[2] if name.lower().endswith(".wav") else name
+
+
+def _waves(waveform: Any) -> list[np.ndarray]:
+    """Each wave as float32 (N,) within ±1. Raises InputError."""
+    import numpy as np
+
+    try:
+        values = np.asarray(waveform)
+    except Exception:  # a tensor on a GPU, a ragged list
+        raise InputError("the waveform is not an array that can be read; give (sounds, 1, samples)") from None
+    if values.ndim == 3 and values.shape[1] == 1:
+        values = values[:, 0]
+    values = values[None] if values.ndim == 1 else values
+    if values.ndim != 2 or not values.size:
+        raise InputError(f"the waveform has the shape {np.shape(waveform)}; give (sounds, 1, samples)")
+    values = as_float(values, "the waveform")
+    if not np.isfinite(values).all():
+        raise InputError("the waveform holds NaN or infinite numbers, which are no sound")
+    waves = []
+    for number, wave in enumerate(values):
+        loudest = float(np.abs(wave).max())
+        if loudest > 1:
+            softer = 20 * np.log10(loudest)
+            log.warning("sound %d goes %.1f dB beyond full scale; all of it is made softer", number, softer)
+        waves.append(wave / np.float32(max(1, loudest)))
+    return waves
 
 
 def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:

@@ -15,9 +15,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from translator.files import sha256
+from translator.names import is_data_uri
 
 from .. import translators
-from ..inputs.prompt import is_data_uri
 
 if TYPE_CHECKING:
     from ..generation import Sound
@@ -82,6 +82,7 @@ def sound_record(sound: Sound, elapsed: float) -> dict[str, Any]:
         "noise_seed": sound.noise_seed,
         "similarity": sound.similarity,
         "samples": len(sound.wave),
+        **({} if sound.gain == 1 else {"gain": sound.gain}),  # all of it was made softer, to fit full scale
         "elapsed_seconds": round(elapsed, 3),
     }
 
@@ -97,12 +98,13 @@ def shown_source(prompt: Prompt) -> str:
 
 
 def _prompt_record(prompt: Prompt) -> dict[str, Any]:
-    return {"prompt": shown_source(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt)}
+    gain = {} if prompt.gain == 1 else {"gain": prompt.gain}  # of a sound beyond full scale
+    return {"prompt": shown_source(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt), **gain}
 
 
 def _original_record(original: Original) -> dict[str, Any]:
-    """Its name, and the SHA-256 of its float32 samples at 16 kHz."""
-    return {"file": original.path, "content_sha256": original.sha256}
+    """Its name, the SHA-256 of its float32 samples at 16 kHz, and what its own were multiplied by."""
+    return {"file": original.path, "content_sha256": original.sha256, "gain": original.gain}
 
 
 def _options_record(options: GenerateOptions) -> dict[str, Any]:

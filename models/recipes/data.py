@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from audioldm.audio import SAMPLE_RATE, read_wave
+from audioldm.audio import SAMPLE_RATE
+from audioldm.inputs.sounds import read_wave
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SHARED = REPOSITORY.parent / "shared"

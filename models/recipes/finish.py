@@ -93,8 +93,11 @@ def painted(vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def decoded(vae: AutoencoderKL, latents: Tensor) -> Tensor:
     """Latents (N, 16, 64, 8), not scaled -> log-mels (N, 512, 64), in half precision."""
-    with autocast():
-        return torch.cat([vae.decode(x.to(DEVICE)).sample[:, 0].half() for x in latents.split(16)])
+    made = []
+    for x in latents.split(16):
+        with autocast():
+            made.append(vae.decode(x.to(DEVICE)).sample[:, 0])
+    return torch.cat(made).half()
 
 
 class DecodedCrops:
@@ -150,8 +153,9 @@ def main() -> None:
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         mel, wave = crops(DECODED)
         alone = real_crops(REAL, FRAMES)
+        spectrograms = torch.cat([mel, log_mel(alone)[:, :FRAMES], crops.generated(GENERATED)])
         with autocast():
-            fake = vocoder(torch.cat([mel, log_mel(alone)[:, :FRAMES], crops.generated(GENERATED)])).float()
+            fake = vocoder(spectrograms).float()
         real = torch.cat([wave, alone, crops(GENERATED)[1]])
         against = adversary(fake[JUDGED], real[JUDGED], len(JUDGED) - GENERATED)
         if step < CRITICS_ALONE:

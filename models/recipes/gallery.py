@@ -16,7 +16,8 @@ import matplotlib.pyplot as plt
 import torch
 from PIL import Image
 
-from audioldm.audio import FRAMES_PER_SECOND, log_mel, read_wave
+from audioldm.audio import FRAMES_PER_SECOND, log_mel
+from audioldm.inputs.sounds import read_wave
 
 from .data import REPOSITORY
 

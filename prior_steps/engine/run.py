@@ -63,6 +63,7 @@ def run_here(worker: Worker, folder: Folder, progress: Progress) -> None:
         statuses = worker.write(folder.path, k, embedded)
         del embedded  # so that it is not in memory together with the next
         now = time.monotonic()
+        folder.manifest["starts"] = dict(getattr(worker.job.reader, "starts", {}))
         folder.add(k, statuses, now - began)
         began = now
 

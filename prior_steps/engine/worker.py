@@ -99,6 +99,8 @@ class Worker:
         return {
             "source": self.job.reader.name,
             "input": self.job.reader.fingerprint,
+            "files": getattr(self.job.reader, "parts", None),
+            "reading": getattr(self.job.reader, "fingerprint_of_options", None),
             "limit": self.job.limit,
             "rows_per_shard": self.job.rows_each,
             "clip_kind": self.job.kind,

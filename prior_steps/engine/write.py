@@ -6,12 +6,14 @@ Shard k has the rows from k × shard_rows on, so the existing shards tell what i
 from __future__ import annotations
 
 import json
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from importlib.util import find_spec
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,8 @@ from .embed import TOWERS, Embedded
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
+
+log = logging.getLogger("audioldm")
 
 MANIFEST = "manifest.json"
 SHARD = re.compile(r".+-(\d{5,})\.parquet")
@@ -83,6 +87,10 @@ class Folder:
         self.manifest["finished"] = bool(before and before.get("finished") and before.get("shards") == len(counts))
         for name, value in settings.items() if before else ():
             was = before["settings"].get(name) if before else None
+            if name in ("files", "reading"):  # they are what "input" is made of
+                continue
+            if name == "input" and was != value and before and self._redo(before, settings, counts):
+                continue
             # embedding_clap completed what embedding_clip made
             more = name == "towers" and self.finished and isinstance(value, list) and set(value) < set(was or ())
             if was != value and not more:
@@ -91,9 +99,33 @@ class Folder:
                     f"{_describe(value)} here; choose another --out"
                 )
         self.manifest["seconds"] = before.get("seconds", 0.0) if before else 0.0
+        self.manifest["starts"] = before.get("starts", {}) if before else {}
         self.done, self.statuses = set(counts), sum(counts.values(), Counter())
         if before and self.finished:
             self.manifest = before
+
+    def _redo(self, before: dict[str, Any], settings: Mapping[str, Any], counts: dict[int, Counter[str]]) -> bool:
+        """Whether this run goes on with ``before``'s, though some of its files were replaced or removed.
+
+        Then the shards from the first such file on are removed, and their ``counts``, to be made again.
+        """
+        old, new = before["settings"].get("files"), settings.get("files")
+        if not (isinstance(old, dict) and isinstance(new, dict)) or not new.keys() <= old.keys():
+            return False
+        if before["settings"].get("reading") != settings.get("reading"):
+            return False
+        pairs = zip_longest(old.items(), new.items())
+        changed = next((one or other for one, other in pairs if one != other), None)
+        if changed is None:
+            return False
+        first_row = before.get("starts", {}).get(changed[0], 0)
+        stale = [k for k in counts if (k + 1) * settings["rows_per_shard"] > first_row]
+        for k in stale:
+            del counts[k]
+            shards(self.path)[k].unlink()
+        self.manifest["finished"] = False
+        log.warning("%s has changed since: %d of the shards in %s are made again", changed[0], len(stale), self.path)
+        return True
 
     @property
     def finished(self) -> bool:

@@ -15,8 +15,8 @@ from .rows import Row
 class Reader(Protocol):
     """An iterable of rows, in the same order at every iteration.
 
-    Readers stream: memory grows only by 11 bytes per row, to recognise duplicates. They can be pickled. Iterating
-    raises InputError if a file cannot be read to its end.
+    Readers stream: memory grows only by 11 bytes per row, to recognise duplicates. They can be pickled. If a file
+    cannot be read to its end, a row says so. Iterating raises InputError if nothing at all can be read.
     """
 
     @property

@@ -10,13 +10,14 @@ import os
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from audioldm.errors import InputError
 
-from .captions import CLEANING, Cleaning
-from .rows import Row
+from .captions import CLEANING, DUPLICATE, Cleaning, Seen, digest
+from .rows import DAMAGED, OK, Row
 
 HASHED = 32 << 20  # bytes; of larger files, the first and last of them and the length are hashed
 
@@ -33,13 +34,47 @@ class FileReader:
 
     def __init__(self, files: Sequence[Path], cleaning: Cleaning = CLEANING, **options: Any) -> None:
         self.files, self.cleaning, self.options = tuple(files), cleaning, options
+        self.starts: dict[str, int] = {}  # number of each file's first row, as far as they have been read
 
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.files, self.version, reader=self.name, cleaning=self.cleaning, **self.options)
 
+    @property
+    def parts(self) -> dict[str, str]:
+        """A fingerprint of each file's name and content alone, in the order of reading."""
+        return {path.name: fingerprint([path], 0) for path in self.files}
+
+    @property
+    def fingerprint_of_options(self) -> str:
+        """16 hex digits over everything but the files."""
+        return fingerprint([], self.version, reader=self.name, cleaning=self.cleaning, **self.options)
+
     def __iter__(self) -> Iterator[Row]:
-        return self.cleaning((row for path in self.files for row in self.rows(path)), rename=self.rename)
+        return self.cleaning(self._all_rows(), rename=self.rename)
+
+    def _all_rows(self) -> Iterator[Row]:
+        """The rows of all files. One that cannot be read to its end costs a row, which says so."""
+        count, seen, waiting = 0, Seen(), list[Row]()
+        failure: InputError | None = None
+        for path in self.files:
+            self.starts[path.name] = count + len(waiting)
+            number = 0
+            try:
+                for row in self.rows(path):
+                    number += 1
+                    yield from waiting
+                    count, waiting = count + len(waiting) + 1, []
+                    if not self.rename and row.status == OK and not seen.add(digest(row.id)):
+                        row = replace(row, id=f"{row.id}:{count}").failed(DUPLICATE, f"the id {row.id} occurred before")
+                    yield row
+            except InputError as error:
+                failure = failure or error
+                rest = Row(f"{path.name}:{number + 1}:", self.name, split=split_of(path))
+                waiting.append(rest.failed(DAMAGED, f"{error}; what follows row {number} of it is missing"))
+        if failure is not None and not count:
+            raise failure
+        yield from waiting
 
     def rows(self, path: Path) -> Iterator[Row]:
         """The rows of one file, with captions as published and places in the file as ids."""

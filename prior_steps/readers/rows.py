@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from translator.shards.parquet import OK
 
 MALFORMED = "malformed"  # the status of a row that its source does not hold in full
+DAMAGED = "damaged_file"  # of a file that cannot be read to its end: a row stands for all that is missing
 TOO_LARGE = "too_large"  # of a picture in the source, as of one that is fetched
 
 

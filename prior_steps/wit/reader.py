@@ -58,15 +58,24 @@ class Wit(FileReader):
         files = find_files(sources, (".tsv", ".tsv.gz", ".parquet"))
         options = {"language": language, "captions": self.captions, "mime_types": sorted(self.mime_types or ())}
         super().__init__(files, cleaning, **options)
-        for path in files:
-            if path.suffix == ".parquet":
-                with _Parquet(path, self.captions):
-                    pass
-            else:
-                self._table(path)
+        failures = [error for path in files if (error := self._fault(path))]
+        if len(failures) == len(files):  # otherwise a row says so
+            raise failures[0]
 
     def rows(self, path: Path) -> Iterator[Row]:
         return self._from_parquet(path) if path.suffix == ".parquet" else self._from_table(path)
+
+    def _fault(self, path: Path) -> InputError | None:
+        """Why nothing can be read of a file."""
+        try:
+            if path.suffix != ".parquet":
+                self._table(path)
+            else:
+                with _Parquet(path, self.captions):
+                    pass
+        except InputError as error:
+            return error
+        return None
 
     def _table(self, path: Path) -> Table:
         return open_table(path, "\t", ("language", "image_url", "mime_type", *self.captions))
@@ -94,21 +103,29 @@ class Wit(FileReader):
         split = split_of(path)
         with _Parquet(path, self.captions) as file:
             for number, record in enumerate(file.records()):
-                place = f"{path.name}:{number}"
-                picture = Row(place, self.name, split=split, url=record.get("image_url"))
-                content = _content(record)
-                if content is None:
-                    yield picture.failed(MALFORMED, f"{place} holds no picture")
-                    continue
-                if len(content) > LIMITS.max_bytes:
-                    yield picture.failed(TOO_LARGE, str(too_many_bytes(f"the picture of {place}", LIMITS)))
-                    continue
-                pages = [page for page in _pages(record["wit_features"]) if self.language in (None, page["language"])]
-                if not pages:
-                    yield picture.failed(OTHER_LANGUAGE, f"the picture has no caption in the language {self.language}")
-                for index, page in enumerate(pages):
-                    caption = next((page[name] for name in self.captions if (page[name] or "").strip()), "")
-                    yield Row(f"{place}:{index}", self.name, caption, split, picture.url, content)
+                picture = Row(f"{path.name}:{number}", self.name, split=split)
+                try:
+                    yield from self._pairs(picture, record)
+                except InputError as error:
+                    yield picture.failed(MALFORMED, f"{picture.id} {error}")
+
+    def _pairs(self, picture: Row, record: dict[str, Any]) -> list[Row]:
+        """A row for each caption of a record. Raises InputError with the end of a sentence on what is wrong with it."""
+        content = _content(record)
+        picture = replace(picture, url=_text(record.get("image_url"), "image_url") or None)
+        if content is None:
+            raise InputError("holds no picture")
+        if len(content) > LIMITS.max_bytes:
+            return [picture.failed(TOO_LARGE, str(too_many_bytes(f"the picture of {picture.id}", LIMITS)))]
+        pages = [page for page in _pages(record.get("wit_features")) if self.language in (None, page.get("language"))]
+        if not pages:
+            return [picture.failed(OTHER_LANGUAGE, f"the picture has no caption in the language {self.language}")]
+        rows = []
+        for index, page in enumerate(pages):
+            captions = (_text(page.get(name), name) for name in self.captions)
+            caption = next((text for text in captions if text.strip()), "")
+            rows.append(replace(picture, id=f"{picture.id}:{index}", caption=caption, content=content))
+        return rows
 
 
 class _Parquet:
@@ -161,11 +178,20 @@ class _Parquet:
 
 
 def _pages(features: Any) -> list[dict[str, Any]]:
-    """A struct of lists, as in the published files, or a list of structs → a dict for each page."""
+    """A struct of lists, as in the published files, or a list of structs → a dict for each page. Raises InputError."""
     if isinstance(features, dict):
-        columns = [values or () for values in features.values()]
-        return [dict(zip(features, values, strict=True)) for values in zip(*columns, strict=True)]
-    return features or []
+        given = {name: values for name, values in features.items() if values is not None}
+        if len({len(values) for values in given.values()}) > 1:
+            raise InputError("has lists of unequal length in wit_features")
+        return [dict(zip(given, values, strict=True)) for values in zip(*given.values(), strict=True)]
+    return [page for page in features or [] if page is not None]
+
+
+def _text(value: Any, name: str) -> str:
+    """The text ``value``, "" for None. Raises InputError."""
+    if not isinstance(value, str | None):
+        raise InputError(f"has no text but a {type(value).__name__} under {name}")
+    return value or ""
 
 
 def _content(record: dict[str, Any]) -> bytes | None:
@@ -178,7 +204,7 @@ def _content(record: dict[str, Any]) -> bytes | None:
             image = base64.b64decode(image, validate=True)
         except (binascii.Error, ValueError):
             return None
-    return image or None
+    return image if isinstance(image, bytes) and image else None
 
 
 def _first_line(error: Exception) -> str:

@@ -168,6 +168,7 @@ def test_a_mode_that_begins_with_a_sound(command, mode: str) -> None:
     soundfile.write("there.flac", rng.uniform(-0.5, 0.5, (33_075, 2)), 44_100, subtype="PCM_24")
     asked = ("--mode", mode, "-t", "rain", "-f", "there.flac", *MODES[mode])
     code, out, err = command(*asked, "-b", "2", "-n", "2")
+    err = [line for line in err if "too loud for full scale" not in line]  # random networks may be
     assert (code, err, len(out)) == (0, [], 2)
     for name in out:
         record = record_of(name)
@@ -241,7 +242,6 @@ BAD = {
     **{f"--weights {x}": ["-t", "rain", "--weights", x] for x in ("nan", "inf", "x")},
     "prompts that cancel out": ["-t", "rain", "-t", "rain", "--weights", "1", "-1"],
     "an empty prompt among others": ["-t", "rain", "-t", ""],
-    "empty negative prompt": ["-t", "rain", "--negative_prompt", ""],
     "negative prompt without guidance": ["-t", "rain", "--negative_prompt", "a dog", "-gs", "1"],
     "missing negative image": ["-t", "rain", "--negative_prompt", "none.jpg"],
     **{f"-t {name}.npy": ["-t", f"{name}.npy"]
@@ -276,7 +276,7 @@ BAD = {
        for flag, values in {
            "-dur": ("0", "-1", "0.4", "601", "1e30", "nan", "inf", "five", ""),
            "--ddim_steps": ("0", "-5", "1001", "2.5", "many"),
-           "-gs": ("0", "-2", "1000", "nan", "x"),
+           "-gs": ("-0.1", "-2", "1000", "nan", "x"),
            "-b": ("0", "-1", "65", "1.5", "x"),
            "-n": ("0", "-1", "33", "x"),
            "--seed": ("-1", "9223372036854775808", "1.5", "x"),
@@ -324,7 +324,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(command, arguments: list[str]
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--device", "cuda:99"], ["--translator", "damaged.pth"], ["--translator", "small.pth"], ["-gs", "0"]],
+    [["--device", "cuda:99"], ["--translator", "damaged.pth"], ["--translator", "small.pth"], ["-gs", "-1"]],
 )
 def test_an_error_comes_before_the_notice_and_the_folder(
     arguments: list[str], command, tiny_folder: Path, monkeypatch, capsys

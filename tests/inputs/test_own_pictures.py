@@ -259,9 +259,9 @@ def test_an_animation_that_begins_transparent(photo: Image.Image) -> None:
 
 def test_arrays(photo: Image.Image) -> None:
     values = np.asarray(photo)
+    opaque = np.full(values.shape[:2], 255, np.uint8)
     for given in (values, values / 255, (values / 255).astype(np.float32), values.astype(np.int64),
-                  values.transpose(2, 0, 1), values[None],
-                  np.dstack([values, np.full(values.shape[:2], 255, np.uint8)]),
+                  values.transpose(2, 0, 1), values[None], np.dstack([values, opaque]),
                   values.astype(np.float32)):  # fmt: skip
         assert (np.asarray(load_image(given)) == values).all()
     grey = np.asarray(photo.convert("L"))

@@ -1,13 +1,18 @@
 """What is an image and what is words; names for files."""
 
+import io
 import os
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from audioldm.errors import InputError
-from audioldm.inputs.prompt import MAX_SLUG, kind_of, slug
+from audioldm.inputs.names import MAX_SLUG, slug
+from audioldm.inputs.prompt import kind_of, read_prompt, read_prompts
+from translator.names import unwrapped
 
 
 @pytest.fixture
@@ -146,8 +151,8 @@ def test_other_schemes_are_answered_with_what_is_accepted():
         ("AC/DC guitar", "AC_DC_guitar"),
         ("rain. wind", "rain_wind"),
         ("re-entry", "re-entry"),
-        ("un été à Zürich", "un_ete_a_Zurich"),
-        ("собака", "prompt"),
+        ("un été à Zürich", "un_été_à_Zürich"),
+        ("собака", "собака"),
         ("???", "prompt"),
         ("", "prompt"),
         ("../../no/such/thing", "no_such_thing"),
@@ -174,8 +179,116 @@ def test_slug(prompt, name):
 )
 def test_slug_is_always_a_safe_file_name(prompt):
     name = slug(prompt)
-    assert re.fullmatch(rf"[A-Za-z0-9][A-Za-z0-9_-]{{0,{MAX_SLUG - 1}}}", name) and name[-1] not in "_-"
+    assert 1 <= len(name) <= MAX_SLUG and len(name.encode()) <= 200 and name[0] not in "_-" and name[-1] not in "_-"
+    assert re.fullmatch(r"[\w🐕-]+", name) and name.isprintable()
 
 
 def test_slug_of_a_file_without_extension(folder):
     assert slug(str(folder / "photo")) == "photo"
+
+
+# Names of any script
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("犬.webp", "犬"),
+        ("photos/che\u0302vre.webp", "chêvre"),  # as macOS names it
+        ("कुत्ता भौंकता है", "कुत्ता_भौंकता_है"),
+        ("نباح كلب", "نباح_كلب"),
+        ("สุนัขเห่า.jpg", "สุนัขเห่า"),
+        ("🐕 barks", "🐕_barks"),
+        ("a:b*c?d\u2028e\x7ff\udce9g", "a_b_c_d_e_f_g"),
+        ("https://example.org/%E7%8A%AC.jpg", "犬"),
+        ("'犬.webp'", "犬"),
+    ],
+)
+def test_slug_keeps_letters_of_any_script(prompt, name):
+    assert slug(prompt) == name
+
+
+@pytest.mark.parametrize("letter", ["犬", "x\u0301", "𝄞", "é"])
+def test_long_names_fit_a_file_system(letter, tmp_path):
+    (tmp_path / f"2026-11-25_22-00-00_{slug(letter * 300)}_63-1000.json").touch()
+
+
+# What is meant by quoted names, and by those of other files
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ['"dog.jpg"', "'dog.jpg'", "<dog.jpg>", "`dog.jpg`", "“dog.jpg”", "[a dog](dog.jpg)", "![a dog](dog.jpg)",
+     '[a dog](<dog.jpg> "Rex")', "(dog.jpg)", ' "dog.jpg" ', "\"'dog.jpg'\"", '"./dog.jpg"'],
+)  # fmt: skip
+def test_a_name_in_quotes_or_brackets(folder, prompt):
+    assert kind_of(prompt) == "image"
+    found = read_prompt(prompt)
+    assert found.kind == "image" and found.source.removeprefix("./") == "dog.jpg" and slug(prompt) == "dog"
+
+
+@pytest.mark.parametrize(
+    "prompt", ["<https://example.org/a.jpg>", '"https://example.org/a.jpg"', "[a](https://example.org/a.jpg)",
+               "'HTTPS://example.org/a'", "![](https://example.org/a.jpg)"]
+)  # fmt: skip
+def test_an_address_in_quotes_or_brackets(prompt):
+    assert kind_of(prompt) == "image" and unwrapped(prompt).lower().startswith("https://example.org/a")
+
+
+@pytest.mark.parametrize("prompt", ['"a dog"', "(rain)", "[Applause](loud)", "<a dog>", "'", '""x', "«дождь»"])
+def test_words_keep_their_quotes(folder, prompt):
+    assert kind_of(prompt) == "text" and read_prompt(prompt).content == prompt
+
+
+def test_a_file_that_is_called_with_quotes(folder):
+    Image.new("RGB", (3, 3)).save("'dog.jpg'", "PNG")
+    assert read_prompt("'dog.jpg'").content.size == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["bark.wav", "rain.wav", "my song.mp3", "/no/such/film.MP4", "'memo.m4a'", "a/b.opus"])
+def test_the_name_of_a_sound_is_answered_with_f(folder, name):
+    with pytest.raises(InputError, match="is the name of a sound: give it with -f"):
+        read_prompt(name)
+
+
+@pytest.mark.parametrize("name", ["list.tsv", "rows.json", "paper.pdf", "notes.docx", '"shot.CR2"', "a.parquet"])
+def test_the_name_of_another_file_is_answered_with_what_is_accepted(folder, name):
+    with pytest.raises(InputError, match=r"not a file that -t takes: pictures .*lists .*\.npy") as caught:
+        read_prompt(name)
+    assert ("save it as" in str(caught.value)) == name.endswith(("tsv", "json"))
+
+
+def test_a_picture_may_be_called_anything(folder):
+    for name in ("dog.wav", "dog.pdf", "dog.heic"):
+        Image.new("RGB", (2, 2)).save(name, "PNG")
+        assert read_prompt(name).kind == "image"
+
+
+def test_a_sound_without_ending_is_told_as_such(folder):
+    (folder / "bark").write_bytes(b"RIFF0000WAVEfmt ")
+    with pytest.raises(InputError, match="is a sound, not a picture; give it with -f"):
+        read_prompt("./bark")
+
+
+# What Python has
+
+
+def test_prompts_of_python(folder):
+    pixels = np.full((4, 6, 3), 9, np.uint8)
+    data = open("dog.jpg", "rb").read()
+    for given in (pixels, pixels / 255, data, io.BytesIO(data), Path("dog.jpg"), Image.open("dog.jpg")):
+        assert read_prompt(given).kind == "image"
+    with open("dog.jpg", "rb") as file:
+        found = read_prompts([file, "rain", pixels])
+    assert [prompt.kind for prompt in found] == ["image", "text", "image"] and found[0].source == "dog.jpg"
+    vector = read_prompt(np.array([3.0, 4.0]))
+    assert vector.kind == "vector" and np.allclose(vector.content, [0.6, 0.8])
+    sound = read_prompt(audio_file=(8_000, np.linspace(-0.5, 0.5, 8_000)))
+    assert sound.kind == "audio" and len(sound.content) == 16_000
+
+
+@pytest.mark.parametrize("given", [7, 1.5, {"image": "dog.jpg"}, object(), True, ["rain", None], [[]], [7]])
+def test_what_is_no_prompt(given):
+    with pytest.raises(InputError) as caught:
+        read_prompts(given)
+    assert "\n" not in str(caught.value)

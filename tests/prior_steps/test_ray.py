@@ -121,4 +121,4 @@ def test_no_cluster_and_no_ray(tiny_folder, tmp_path, capsys, monkeypatch) -> No
     arguments = ["--csv", str(write_csv(tmp_path, 10)), "--model", str(tiny_folder), "--out", str(tmp_path / "out")]
     monkeypatch.setitem(sys.modules, "ray", None)
     assert embedding.main([*arguments, "--engine", "ray"]) == 2
-    assert "--engine ray needs Ray" in capsys.readouterr().err
+    assert "--engine ray requires Ray" in capsys.readouterr().err

@@ -67,6 +67,30 @@ def test_a_table(tmp_path: Path, content: str, files: list[str]) -> None:
         assert [p.name for p in pictures] == files and pictures[0].label == "dog"
 
 
+@pytest.mark.parametrize("name, content", [
+    ("set.csv", "sep=;\r\nFile Name;Class\r\n'a.jpg';dog\r\n;;\r\n<https://e.org/b.heic>;rain\r\n"),
+    ("set.csv", "image_path\tlabel\ra.jpg\tdog\rhttps://e.org/b.heic\train\r"),
+    ("set.tsv", "label\timage\ndog\ta.jpg\nrain\thttps://e.org/b.heic\n"),
+    ("set.jsonl", '{"Image": "a.jpg", "label": "dog"}\n\n{"url": "https://e.org/b.heic", "sound": "rain"}\n'),
+])  # fmt: skip
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_other_kinds(tmp_path: Path, name: str, content: str, encoding: str) -> None:
+    (tmp_path / name).write_bytes(content.encode(encoding))
+    pictures = read_pictures(tmp_path / name)
+    assert [p.source for p in pictures] == [str(tmp_path / "a.jpg"), "https://e.org/b.heic"]
+    assert [p.label for p in pictures] == ["dog", "rain"]
+
+
+def test_a_text_with_a_file_in_each_line(tmp_path: Path) -> None:
+    (tmp_path / "set.txt").write_bytes(b"# photos\r\ndog1.jpg\r\n\r\n'sea_waves 2.png'\r\n")
+    pictures = read_pictures(tmp_path / "set.txt")
+    assert [(p.source, p.label) for p in pictures] == [
+        (str(tmp_path / "dog1.jpg"), "dog"), (str(tmp_path / "sea_waves 2.png"), "sea_waves")]  # fmt: skip
+    (tmp_path / "set.jsonl").write_text("[1]\n")
+    with pytest.raises(InputError, match="line 1 of .* is not a JSON object"):
+        read_pictures(tmp_path / "set.jsonl")
+
+
 @pytest.mark.parametrize("content, sentence", [
     ("file,kind\na.jpg,dog\n", "no column called label"), ("", "no column called label"),
     ("file,label\na.jpg,\n", "line 2 .* no value in the column label or sound"),

@@ -157,8 +157,8 @@ def test_a_mix_has_its_shares_in_every_batch(tmp_path: Path, small_buffer, weigh
 @pytest.mark.parametrize(
     "more, sentence",
     [({"weights": (1,)}, "give 2 weights"), ({"weights": (1, 0)}, "above 0"), ({"weights": (1, -2)}, "above 0"),
-     ({"weights": (1, float("nan"))}, "above 0"), ({"weights": (1000, 1)}, "no room .* share of 0.000999"),
-     ({"batch": 1}, "no room")],
+     ({"weights": (1, float("nan"))}, "above 0"), ({"weights": (1000, 1)}, "too small .* share of 0.000999"),
+     ({"batch": 1}, "too small")],
 )  # fmt: skip
 def test_shares_that_are_none(tmp_path: Path, more: dict, sentence: str) -> None:
     paths = [write_shard(tmp_path / f"{name}.parquet", make_rows(40), name) for name in ("audiocaps", "wit")]

@@ -359,7 +359,7 @@ def test_one_row_and_no_clap_vectors_write_nothing(tmp_path: Path) -> None:
     one = read_pairs(write_shard(tmp_path / "a.parquet", make_rows(1)))
     rows = make_rows(40, paired=False)
     blind = read_pairs(write_shard(tmp_path / "b.parquet", rows, clap_space=None))
-    for pairs, sentence in ((one, "1 usable pairs"), (blind, "no CLAP vectors in the data")):
+    for pairs, sentence in ((one, "1 usable pairs"), (blind, "the data have no CLAP vectors")):
         for make in (
             lambda p, o: train.train([settings("audiocaps_cos_256")], {"audiocaps": p}, o, report=quiet),
             lambda p, o: closed_form.make("ridge", {"audiocaps": p}, o),

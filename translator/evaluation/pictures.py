@@ -1,7 +1,7 @@
 """Pictures whose class is known, and the prompts for the classes.
 
-They come as a folder of folders, ``dog/rex.jpg``, as a folder of files named by class, ``dog1.jpg``, or as a CSV file
-with the columns ``file`` and ``label``.
+Four ways to say it: a folder of folders, ``dog/rex.jpg``; a folder of files named by class, ``dog1.jpg``; a CSV or JSON
+lines with the columns ``file`` and ``label``; a text with a file named by class in each line.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import InputError
-from ..tables import Table
+from ..names import unwrapped
+from ..tables import PICTURES, UNREADABLE, Table, column_name, is_damaged, read_lines
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
-SOURCES, LABELS = ("file", "image", "url"), ("label", "sound")  # columns; the first value that is not blank is used
+SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
+SOURCES = ("file", "image", "url", *PICTURES)  # names of columns; the first that is not blank counts
+LABELS = ("label", "sound", "class", "category")
 
 
 @dataclass(frozen=True)
@@ -30,11 +32,11 @@ class Picture:
 
 
 def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Picture]:
-    """List the pictures of a folder or a CSV file, in order of names or rows, without opening them.
+    """The pictures of a folder or a list, in order of names or rows. The pictures themselves are not opened.
 
-    A folder has folders named by class, or files named by class and digits (``dog1.jpg``); files that are no images
-    are skipped. A CSV file has the columns file (or image, url) and label (or sound), and optionally prompt; its file
-    names are relative to ``root``, by default its own folder.
+    A folder holds folders called by class, or files called by class and digits (``dog1.jpg``); anything but image files
+    in it is passed over. A list (.csv, .tsv, .jsonl) has the columns file (or image, url …) and label (or sound), and
+    may have prompt; its file names are relative to ``root``, or else to its own folder.
 
     Raises InputError: there are no pictures, a column or value is missing, or a picture is listed twice.
     """
@@ -42,9 +44,9 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
     if path.is_dir():
         pictures = _read_folder(path)
     elif path.is_file():
-        pictures = list(_read_csv(path, Path(root) if root is not None else path.parent))
+        pictures = list(_read_list(path, Path(root) if root is not None else path.parent))
     else:
-        raise InputError(f"no such folder or CSV file: {path}")
+        raise InputError(f"no such folder or list: {path}")
     if not pictures:
         raise InputError(f"there are no pictures in {path}")
     seen: set[str] = set()
@@ -129,25 +131,52 @@ def _read_folder(folder: Path) -> list[Picture]:
     return [Picture(path.name, str(path), label_of(path.name)) for path in beside]
 
 
-def _read_csv(path: Path, root: Path) -> Iterable[Picture]:
-    for number, row in _rows(path):
-        name, label = _first(row, SOURCES), _first(row, LABELS)
+def _read_list(path: Path, root: Path) -> Iterable[Picture]:
+    by_name = path.suffix.lower() == ".txt"
+    for number, row in _lines(path) if by_name else _rows(path):
+        name = unwrapped(_first(row, SOURCES))
+        label = label_of(name) if by_name else _first(row, LABELS)
         if not name or not label:
-            lacking = SOURCES if not name else LABELS
-            raise InputError(f"line {number} of {path} has no value in the column {' or '.join(lacking)}")
-        source = name if re.match(r"https?://", name, re.I) else str(root / name)
-        yield Picture(name, source, label, (row.get("prompt") or "").strip())
+            lacking = SOURCES[:3] if not name else LABELS[:2]
+            raise InputError(f"line {number} of {path} has nothing under {' or '.join(lacking)}")
+        source = name if re.match(r"https?://|data:", name, re.I) else str(root / name)
+        yield Picture(name, source, label, _first(row, ("prompt",)))
+
+
+def _lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+    """Line numbers, and the file that each line names. Raises InputError."""
+    for number, text in read_lines(path):
+        if is_damaged(text):
+            raise InputError(f"line {number} of {path} {UNREADABLE}")
+        if text.strip() and not text.startswith("#"):
+            yield number, {"file": text}
 
 
 def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV, by the names of its columns. Raises InputError."""
+    """Line numbers and rows of a CSV or of JSON lines, by the names of its columns. Raises InputError."""
+    if path.suffix.lower() == ".jsonl":
+        yield from _objects(path)
+        return
     table = Table(path)
-    if not {"label", "sound", "name"} & set(table.names):
+    if not {*LABELS, "name"} & set(table.names):
         raise InputError(f"{path} has no column called label (or sound) in its first line")
     for record in table:
         if record.error:
             raise InputError(f"{path} is not a CSV file: line {record.line} {record.error}")
-        yield record.line, dict(zip(table.names, record.fields, strict=False))
+        if any(field.strip() for field in record.fields):
+            yield record.line, dict(zip(table.names, record.fields, strict=False))
+
+
+def _objects(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
+    """Line numbers and rows of JSON lines. Raises InputError."""
+    for number, text in read_lines(path):
+        if not text.strip():
+            continue
+        try:
+            values = json.loads(text)
+            yield number, {column_name(key): "" if value is None else str(value) for key, value in values.items()}
+        except (ValueError, AttributeError, RecursionError):
+            raise InputError(f"line {number} of {path} is not a JSON object") from None
 
 
 def _first(row: Mapping[str, str | None], columns: Sequence[str]) -> str:

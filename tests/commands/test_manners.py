@@ -1,0 +1,313 @@
+"""What the command says, and where: closed streams, odd names, words without quotes, no terminal, options twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+import audioldm
+from audioldm.commands import generate as cli
+from audioldm.errors import InputError
+from audioldm.outputs import progress
+from audioldm.outputs.destination import save_wave
+from audioldm.outputs.progress import Progress
+
+ROOT = Path(audioldm.__file__).parents[1]
+QUICK = ("-dur", "0.5", "--ddim_steps", "2")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture
+def command(tiny_folder: Path, capsys):
+    def run(*arguments: str) -> tuple[int, list[str], list[str]]:
+        code = cli.main(["--model_name", str(tiny_folder), *QUICK, *arguments])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def refused(*arguments: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The one sentence with which the command, before it reads a model, refuses its arguments."""
+    assert cli.main(["--model_name", "none", *arguments]) == 2
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert out == "" and list(Path().rglob("*.wav")) == [] and line.startswith("audioldm: error: ")
+    return line
+
+
+def picture(name: str = "photo.jpg") -> None:
+    Image.effect_noise((40, 30), 60).convert("RGB").save(name, "PNG")
+
+
+# 16: arguments
+
+
+def test_a_prompt_without_t(command) -> None:
+    picture()
+    code, (wav,), _ = command("photo.jpg")
+    record = json.loads(Path(wav).with_suffix(".json").read_text())
+    assert code == 0 and (record["kind"], record["prompt"]) == ("image", "photo.jpg")
+    code, (wav,), _ = command("a dog barking")
+    assert code == 0 and json.loads(Path(wav).with_suffix(".json").read_text())["prompt"] == "a dog barking"
+
+
+def test_an_empty_negative_prompt_is_none(command) -> None:
+    plain, empty, blank = (
+        command("-t", "rain", *more)[1] for more in ((), ("--negative_prompt", ""), ("--negative_prompt", "  "))
+    )
+    assert len({Path(*wavs).read_bytes() for wavs in (plain, empty, blank)}) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("a", "dog", "barking"), 'put words in quotes: audioldm "a dog barking"'),
+        (("photo.jpg", "a", "dog"), "put words in quotes"),
+        (("-t", "rain", "-f", "a.wav", "-f", "b.wav"), "-f/--file_path: it was given twice"),
+        (("-t", "rain", "-o", "a.wav", "-o", "b.wav"), "given twice"),
+        (("-t", "rain", "--negative_prompt", "a", "--negative_prompt", "b"), "given twice"),
+        (("-f", "."), "is a folder; give the name of one sound file"),
+        (("-f", "https://example.org/rain.wav"), "is an address; a sound is read from a file: download it first"),
+        (("-f", "photo.jpg"), "is a picture, not a sound; give it with -t"),
+        (("-f", "none.wav"), "no such audio file"),
+        (("-f", "~nosuch/a.wav"), "no such audio file"),
+        (("-t", "~nosuch/a.jpg"), "no such file"),
+        (("-t", "rain.wav"), "give it with -f"),
+        (("rain.mp3",), "give it with -f"),
+        (("-t", "paper.pdf"), "is not a file that -t takes"),
+        (("-t", "a", "-t", "b", "--weights", "nan", "1"), "weight 1 is NaN, which is not a number"),
+        (("-t", "a", "-t", "b", "--weights", "1", "NaN"), "weight 2 is NaN"),
+        (("-t", "a", "-t", "b", "--weights", "inf", "1"), "finite"),
+    ],
+)
+def test_what_is_answered_in_a_sentence(arguments: tuple[str, ...], says: str, capsys) -> None:
+    picture()
+    assert says in refused(*arguments, capsys=capsys)
+
+
+# 16: no terminal
+
+
+def test_a_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with Progress(100, "step") as steps:
+        for _ in range(100):
+            now[0] += 0.5
+            steps.update()
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [f"audioldm: {20 * n} of 100 steps are done, about {50 - 10 * n} s left" for n in (1, 2, 3, 4)]
+    with Progress(3, "row") as rows:
+        for _ in range(3):
+            now[0] += 3_700
+            rows.update()
+    assert capsys.readouterr().err.splitlines()[0] == "audioldm: 1 of 3 rows are done, about 2 h left"
+
+
+def test_a_quick_run_says_nothing(command) -> None:
+    assert command("-t", "rain")[2] == []
+
+
+# 5: more than is read
+
+
+@pytest.mark.parametrize("words", ["rain and wind and thunder " * 40, "дождь и ветер " * 40])
+def test_what_is_not_read_of_a_long_prompt(command, words: str, caplog) -> None:
+    code, _, err = command("-t", words)
+    assert code == 0
+    (line,) = [record.getMessage() for record in caplog.records] or err
+    assert line.startswith("the prompt is longer than the model reads; not read: ")
+    said = line.partition('"')[2].rstrip('"').rstrip("…")
+    assert said and " ".join(said.split()) in " ".join(words.split())
+
+
+def test_what_is_not_read_of_a_row(command) -> None:
+    Path("list.txt").write_text("rain\n" + "wind " * 100 + "\n")
+    assert command("-t", "list.txt")[0] == 0
+    rows = [json.loads(line) for line in Path("output/manifest.jsonl").read_text().splitlines()]
+    assert rows[0]["warning"] is None and "not read" in rows[1]["warning"]
+
+
+# 10: each row its own negative prompt
+
+
+def test_negative_prompts_of_rows(command) -> None:
+    picture()
+    rows = [{"prompt": "rain"}, {"prompt": "rain", "negative_prompt": "wind"},
+            {"prompt": "rain", "negative_prompt": "photo.jpg"},
+            {"prompt": "rain", "negative_prompt": "none.jpg"}]  # fmt: skip
+    Path("list.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, out, _ = command("-t", "list.jsonl", "-gs", "3")
+    assert code == 1 and len(out) == 3 and len({Path(wav).read_bytes() for wav in out}) == 3
+    _, (alone,), _ = command("-t", "rain", "-gs", "3", "--negative_prompt", "wind", "-s", "alone")
+    assert Path(alone).read_bytes() == Path(out[1]).read_bytes()
+    assert json.loads(Path(out[1]).with_suffix(".json").read_text())["negative_prompt"]["prompt"] == "wind"
+    assert command("-t", "list.jsonl", "-gs", "3")[1] == []  # made before
+
+
+# 11: streams, and the environment
+
+
+def run(*arguments: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    """The command in a process of its own; ``shell`` is what a shell is to do with its streams."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "PYTHONIOENCODING")}
+    line = ["sh", "-c", f'"$@" {shell}', "sh", sys.executable, "-m", "audioldm", *arguments]
+    return subprocess.run(line, capture_output=True, env={**kept, "PYTHONPATH": str(ROOT), **environment}, timeout=300)
+
+
+@pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full", "2>&- 0<&-"])
+def test_a_closed_stderr(tiny_folder: Path, shell: str) -> None:
+    done = run("--model_name", "none", "-t", "none.jpg", shell=shell)
+    assert done.returncode == 2 and done.stdout == b""
+    done = run("--model_name", str(tiny_folder), *QUICK, "-t", "rain", shell=shell)
+    assert done.returncode == 0, done.stderr
+    (wav,) = done.stdout.decode().split()
+    assert soundfile.info(wav).frames == 8_000 and json.loads(Path(wav).with_suffix(".json").read_text())
+
+
+def test_a_closed_stdout(tiny_folder: Path) -> None:
+    done = run("--model_name", str(tiny_folder), *QUICK, "-t", "rain", shell=">&-")
+    assert (done.returncode, done.stderr) == (0, b"") and len(list(Path("output").glob("*.wav"))) == 1
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "ascii:strict"])
+def test_a_stdout_that_cannot_encode_a_name(tiny_folder: Path, encoding: str) -> None:
+    picture("犬.webp")
+    folder = b"caf\xe9"
+    done = run(
+        "--model_name", str(tiny_folder), *QUICK, "-t", "犬.webp", "-s", os.fsdecode(folder), PYTHONIOENCODING=encoding
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    wav = done.stdout.rstrip(b"\n")
+    assert os.path.isfile(wav) and wav.startswith(folder) and wav.endswith("_犬_0.wav".encode())
+
+
+def test_names_of_rows_of_any_script(command) -> None:
+    Path("photos").mkdir()
+    for name in ("犬.webp", "che\u0302vre.webp"):
+        picture(f"photos/{name}")
+    code, out, _ = command("-t", "photos/")
+    assert code == 0 and out == ["output/chêvre_0.wav", "output/犬_0.wav"] and all(map(os.path.isfile, out))
+
+
+def test_no_home(tiny_folder: Path) -> None:
+    done = run("--model_name", str(tiny_folder), *QUICK, "-t", "rain")
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert run("--list").returncode == 0
+
+
+# 12 and 6: what Python gives and takes
+
+
+def test_waves_of_all_kinds_are_saved(caplog) -> None:
+    wave = np.sin(np.arange(800) / 10).astype(np.float32) * 0.5
+    for given in (wave, wave[None], wave[None, None], (wave * 32768).astype(np.int16), wave.tolist()):
+        (path,) = save_wave(given, "out", "x")
+        assert np.abs(soundfile.read(path)[0] - wave).max() < 1e-3
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("scale", [3, 40_000])
+def test_waves_beyond_full_scale_are_scaled_as_a_whole(scale: float, caplog) -> None:
+    wave = np.sin(np.arange(800) / 10).astype(np.float32)
+    (path,) = save_wave((wave * scale)[None, None], "out", "x")
+    written = soundfile.read(path)[0]
+    assert np.abs(written - wave).max() < 1e-3 and (np.abs(written) > 0.9999).sum() < 20
+    assert "beyond full scale" in caplog.text
+
+
+def test_a_name_for_each_wave() -> None:
+    paths = save_wave(np.zeros((2, 1, 10), np.float32), "out", ["a dog.wav", "photos/犬.jpg"])
+    assert [path.name for path in paths] == ["a_dog_0.wav", "犬_1.wav"]
+
+
+@pytest.mark.parametrize(
+    ("wave", "name", "says"),
+    [
+        (np.zeros((2, 1, 10), np.float32), ["x"], "2 sounds"),
+        (np.zeros((1, 1, 10), np.float32), [7], "name"),
+        (np.zeros((1, 1, 10), np.float32), None, "name"),
+        (np.zeros((1, 2, 10), np.float32), "x", "shape"),
+        (np.zeros((0, 1, 10), np.float32), "x", "shape"),
+        (np.zeros((1, 1, 10), np.int64), "x", "int64"),
+        (np.full((1, 1, 10), np.nan), "x", "NaN"),
+        (None, "x", "shape|array"),
+        ("rain", "x", "shape|array"),
+    ],
+)
+def test_what_cannot_be_saved(wave: object, name: object, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        save_wave(wave, "out", name)
+    assert not list(Path().rglob("*.wav"))
+
+
+def test_the_seed_in_the_third_place(tiny_model) -> None:
+    short = {"duration": 0.5, "ddim_steps": 2}
+    wanted = audioldm.text_to_audio(tiny_model, "rain", seed=7, **short)
+    assert (audioldm.text_to_audio(tiny_model, "rain", 7, **short) == wanted).all()
+    assert (audioldm.text_to_audio(tiny_model, "rain", None, 7, **short) == wanted).all()
+    assert (audioldm.text_to_audio(tiny_model, "rain", 7, 2, 0.5, 1, 2.0, 1) == wanted).all()
+
+
+def test_objects_as_prompts_and_sounds(tiny_model) -> None:
+    pixels = np.random.default_rng(0).integers(0, 255, (30, 40, 3), dtype=np.uint8)
+    short = {"duration": 0.5, "ddim_steps": 2}
+    wanted = audioldm.image_to_audio(tiny_model, Image.fromarray(pixels), **short)
+    assert (audioldm.image_to_audio(tiny_model, pixels, **short) == wanted).all()
+    assert (audioldm.image_to_audio(tiny_model, pixels / 255, **short) == wanted).all()
+    tone = np.sin(np.arange(8_000) / 5).astype(np.float32) / 2
+    assert audioldm.text_to_audio(tiny_model, None, (16_000, tone), **short).shape == (1, 1, 8_000)
+    assert audioldm.style_transfer(tiny_model, "rain", tone, 0.5, ddim_steps=2).shape == (1, 1, 8_000)
+
+
+def test_a_guidance_scale_of_zero(tiny_model, caplog) -> None:
+    options = {"duration": 0.5, "ddim_steps": 2, "guidance_scale": 0}
+    made = [audioldm.text_to_audio(tiny_model, text, **options) for text in ("a", "b")]
+    assert (made[0] == made[1]).all() and "the prompt is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model: audioldm.text_to_audio(None, "rain"),
+        lambda model: audioldm.text_to_audio(model, None),
+        lambda model: audioldm.text_to_audio(model, 7),
+        lambda model: audioldm.text_to_audio(model, []),
+        lambda model: audioldm.text_to_audio(model, "rain", 3.5),
+        lambda model: audioldm.text_to_audio(model, "rain", duration="5"),
+        lambda model: audioldm.text_to_audio(model, "rain", guidance_scale=-1),
+        lambda model: audioldm.text_to_audio(model, "rain", seed="x"),
+        lambda model: audioldm.text_to_audio(model, "rain", translator=5),
+        lambda model: audioldm.text_to_audio(model, "rain", weights="ab"),
+        lambda model: audioldm.text_to_audio(model, "rain", weights=[float("nan")]),
+        lambda model: audioldm.text_to_audio(model, "rain", negative_prompt=7),
+        lambda model: audioldm.image_to_audio(model, None),
+        lambda model: audioldm.image_to_audio(model, np.zeros((2, 2, 7))),
+        lambda model: audioldm.style_transfer(model, "rain", None, 0.5),
+        lambda model: audioldm.style_transfer(model, "rain", (16_000, "x"), 0.5),
+        lambda model: audioldm.style_transfer(model, "rain", np.zeros(8_000), "much"),
+        lambda model: audioldm.super_resolution_and_inpainting(model, "rain", 7),
+        lambda model: audioldm.build_model(7),
+        lambda model: audioldm.build_model(model_name=None),
+        lambda model: audioldm.get_duration("none.wav"),
+    ],
+)
+def test_what_is_wrong_is_an_input_error(tiny_model, call) -> None:
+    with pytest.raises(InputError) as caught:
+        call(tiny_model)
+    assert "\n" not in str(caught.value)
