@@ -136,7 +136,7 @@ def test_a_table(command, delimiter: str) -> None:
     Path("lists/table.csv").write_text(quoted)
     code, out, err = command("-t", "lists/table.csv", "--seed", "3")
     assert (code, out) == (0, [f"output/{name}.wav" for name in ("r_1_0", "r_1_1", "00004_dog_0", "00006_waves_0")])
-    assert len(err) == 2 and err[0] == "lists/table.csv: not used: column author"
+    assert len(err) == 2 and "not used: column author" in err[0]
     rain, dog, waves = manifest()
     assert (rain["id"], rain["prompt"], rain["seed"]) == ("r/1", 'rain; and "wind" \non a roof', 7)
     assert (dog["id"], dog["seed"], dog["translator"], waves["seed"]) == ("4", 8, "tiny_mse", 3)

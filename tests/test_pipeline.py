@@ -334,7 +334,7 @@ def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
     [
         {"duration": 0.49}, {"duration": 601}, {"duration": float("nan")}, {"duration": float("inf")},
         {"duration": "5"}, {"duration": True}, {"ddim_steps": 0}, {"ddim_steps": 1001}, {"ddim_steps": 2.5},
-        {"guidance_scale": 0}, {"guidance_scale": -3}, {"guidance_scale": float("nan")}, {"seed": -1},
+        {"guidance_scale": 50.1}, {"guidance_scale": -3}, {"guidance_scale": float("nan")}, {"seed": -1},
         {"seed": 2**63}, {"seed": 1.0}, {"batchsize": 0}, {"batchsize": 65}, {"n_candidates": 0},
         {"n_candidates": 33}, {"sampler": "euler"}, {"mode": "dance"}, {"transfer_strength": 0.5},
         *({"mode": "transfer", "transfer_strength": x} for x in (-0.1, 1.1, float("nan"), "1", True)),

@@ -138,7 +138,7 @@ def _read_list(path: Path, root: Path) -> Iterable[Picture]:
         label = label_of(name) if by_name else _first(row, LABELS)
         if not name or not label:
             lacking = SOURCES[:3] if not name else LABELS[:2]
-            raise InputError(f"line {number} of {path} has nothing under {' or '.join(lacking)}")
+            raise InputError(f"line {number} of {path} has no value in the column {' or '.join(lacking)}")
         source = name if re.match(r"https?://|data:", name, re.I) else str(root / name)
         yield Picture(name, source, label, _first(row, ("prompt",)))
 
