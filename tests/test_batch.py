@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import signal
 import struct
 import subprocess
@@ -487,6 +488,7 @@ def test_ctrl_c_keeps_what_is_done(tiny_folder: Path, tmp_path: Path) -> None:
     assert process.stdout and process.stdout.readline().endswith("00001_rain_0_0.wav\n")
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
+    err = re.sub(r"audioldm: \d+ of 200 rows are done, about .* left\n", "", err)  # on a slow machine
     assert process.returncode == 130 and err.endswith("\naudioldm: interrupted\n") and err.count("\n") == 2
     rows = [json.loads(line) for line in (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()]
     files = {name for row in rows for name in row["files"]}
@@ -504,7 +506,8 @@ def test_whoever_stops_reading_ends_the_run(tiny_folder: Path, tmp_path: Path) -
     process = subprocess.Popen(command, stdout=-1, stderr=-1, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert process.stdout and process.stderr and process.stdout.readline()
     process.stdout.close()
-    assert process.stderr.read() == b"" and process.wait(60) == 1
+    told = re.sub(rb"audioldm: \d+ of 200 rows are done, about .* left\n", b"", process.stderr.read())
+    assert told == b"" and process.wait(60) == 1
     rows = (tmp_path / "out" / "manifest.jsonl").read_text().splitlines()
     assert 2 <= len(rows) < 200 and {json.loads(row)["status"] for row in rows} == {"ok"}
 

@@ -85,11 +85,13 @@ def test_a_folder_is_for_one_run(more, sentence, arguments, tmp_path, capsys) ->
     assert state_of(tmp_path / "out") == before
 
 
-def test_other_captions_are_another_run(arguments, tmp_path, capsys) -> None:
+def test_after_a_file_was_replaced_its_rows_are_made_again(arguments, tmp_path, capsys) -> None:
     assert embedding.main(arguments) == 0
+    capsys.readouterr()
     write_csv(tmp_path, 231)
-    assert embedding.main(arguments) == 2
-    assert "input is" in capsys.readouterr().err
+    assert embedding.main(arguments) == 0
+    out, err = capsys.readouterr()
+    assert "train.csv has changed since: 3 of the shards in" in err and "total          231" in out
 
 
 def test_what_was_killed_goes_on(arguments, tiny_folder, tmp_path) -> None:
