@@ -111,9 +111,9 @@ def test_what_is_wrong_is_said_in_one_sentence(cluster, tiny_folder, tmp_path) -
     lines = [wit_line(f"http://127.0.0.1:1/{i}", f"caption {i} {os.urandom(40).hex()}") for i in range(2000)]
     source = write_wit(tmp_path / "wit.tsv.gz", *lines)
     reader = Wit(source)
-    source.write_bytes(source.read_bytes()[:-20_000])
+    source.unlink()  # a file that is cut is no error but a row, see test_damaged_inputs.py
     job = Job(reader, "image", str(tiny_folder), "cpu", shard_rows=100)
-    with pytest.raises(InputError, match="cannot read .*wit.tsv.gz"):
+    with pytest.raises(InputError, match="wit.tsv.gz"):
         run(job, tmp_path / "out", engine="ray", workers=1)
 
 
