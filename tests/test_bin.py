@@ -29,7 +29,11 @@ case "$1 $2" in
     sleep "${{PIP_SECONDS:-0}}"
     [ -z "$PIP_FAILS" ] || exit 1
     printf '#!/bin/sh\\necho "ran in $PWD:" "$@"\\n' >"${{0%/*}}/audioldm"
-    chmod +x "${{0%/*}}/audioldm" ;;
+    chmod +x "${{0%/*}}/audioldm"
+    for checker in lint-imports basedpyright; do
+        printf '#!/bin/sh\necho "%s" "$@"\n[ "$CHECKER_FAILS" != %s ]\n' $checker $checker >"${{0%/*}}/$checker"
+        chmod +x "${{0%/*}}/$checker"
+    done ;;
 "-m ruff" | "-m pytest")
     echo "$@" ;;
 *)
@@ -110,8 +114,13 @@ def test_a_moved_checkout_installs_again(clone: Clone, tmp_path: Path):
 def test_bin_test_adds_the_extra_and_bin_audioldm_uses_the_same_environment(clone: Clone):
     clone.run("bin/audioldm")
     code, out, _ = clone.run(clone.root / "bin" / "test", "-k", "mel", cwd=Path("/"))
-    assert (code, out) == (0, "-m ruff check .\n-m pytest -k mel\n")
+    python = clone.root / ".venv" / "bin" / "python"
+    checks = f"-m ruff check .\nlint-imports --no-logo --no-cache\nbasedpyright --pythonpath {python}\n"
+    assert (code, out) == (0, f"{checks}-m pytest -k mel\n")
     assert clone.run("bin/audioldm")[2] == clone.run("bin/test")[2] == ""
+    for checker in ("lint-imports", "basedpyright"):
+        code, out, _ = clone.run("bin/test", CHECKER_FAILS=checker)
+        assert (code, out) == (1, f"{checks}-m pytest\n"), "the tests run all the same"
     assert [line.split()[-1] for line in clone.installations()] == [".", ".[test]"]
 
 
