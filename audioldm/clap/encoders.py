@@ -72,7 +72,7 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(B, 512). What is longer than the tower's positions (RoBERTa: 512 tokens) is cut."""
-        vectors = [self._text_model(**self._inputs(text)).text_embeds for text in texts]
+        vectors = [self._text_model(**self._tokenize([text], self.device)).text_embeds for text in texts]
         return F.normalize(torch.cat(vectors), dim=-1)
 
     def unread(self, text: str) -> str:
@@ -82,7 +82,7 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
-        return F.normalize(self._text_model(**self._inputs(*texts)).text_embeds, dim=-1)
+        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds, dim=-1)
 
     @torch.inference_mode()
     def encode_tokens(self, ids: Sequence[int]) -> Tensor:
@@ -160,9 +160,6 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
     def _tokenize(self) -> _Tokenizer:
         return _Tokenizer(self.folder.tokenizer, self._config.text_config)
 
-    def _inputs(self, *texts: str) -> dict[str, Tensor]:
-        return {name: tensor.to(self.device) for name, tensor in self._tokenize(*texts).items()}
-
 
 class ClipEncoder:
     """CLIP's image and text towers, of a CLIPModel or any VisionTextDualEncoderModel, as they give their
@@ -180,7 +177,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), not normalised. What is longer than the tower's positions is cut."""
-        return torch.cat([self._text(**self._inputs(text)) for text in texts])
+        return torch.cat([self._text(**self._tokenize([text], self.device)) for text in texts])
 
     @torch.inference_mode()
     def encode_pixels_batch(self, pixels: Sequence[Tensor]) -> Tensor:
@@ -191,7 +188,7 @@ class ClipEncoder:
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
-        return self._text(**self._inputs(*texts))
+        return self._text(**self._tokenize(texts, self.device))
 
     def pixels(self, image: Image.Image) -> Tensor:
         """(3, height, width) float32 of an RGB image of any size, as the image tower takes it; on the CPU."""
@@ -227,9 +224,6 @@ class ClipEncoder:
     @cached_property
     def _tokenize(self) -> _Tokenizer:
         return _Tokenizer(self.path, self._config.text_config)
-
-    def _inputs(self, *texts: str) -> dict[str, Tensor]:
-        return {name: tensor.to(self.device) for name, tensor in self._tokenize(*texts).items()}
 
     @cached_property
     def _preprocessing(self) -> dict[str, Any]:
@@ -292,10 +286,10 @@ class _Tokenizer:
         self._tokenizer.enable_padding(pad_id=padding)
         self._tokenizer.enable_truncation(config.max_position_embeddings - offset)
 
-    def __call__(self, *texts: str) -> dict[str, Tensor]:
-        encoded = self._tokenizer.encode_batch(texts)
+    def __call__(self, texts: Sequence[str], device: torch.device) -> dict[str, Tensor]:
+        encoded = self._tokenizer.encode_batch(list(texts))
         ids, mask = [one.ids for one in encoded], [one.attention_mask for one in encoded]
-        return {"input_ids": torch.tensor(ids), "attention_mask": torch.tensor(mask)}
+        return {"input_ids": torch.tensor(ids, device=device), "attention_mask": torch.tensor(mask, device=device)}
 
     def unread(self, text: str) -> str:
         """The end of ``text`` that is cut off; "" if there is none."""

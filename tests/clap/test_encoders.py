@@ -49,7 +49,7 @@ def test_clip_is_that_of_transformers(kind: str, tiny_folder: Path, tmp_path: Pa
     image = Image.open(picture)
     settings = json.loads((folder / "clip" / "preprocessor_config.json").read_text())
     pixels = torch.from_numpy(preprocess(image, settings))[None]
-    ids = encoder._tokenize("a dog")["input_ids"]
+    ids = encoder._tokenize(["a dog"], encoder.device)["input_ids"]
     with torch.no_grad():
         expected_image = reference.eval().get_image_features(pixels).pooler_output
         expected_text = reference.get_text_features(ids).pooler_output
