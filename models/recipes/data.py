@@ -68,6 +68,12 @@ def clips(labels: list[str] | None = None, *, judge: bool = False) -> list[Clip]
     return [c for c in rows if (labels is None or c.label in labels) and (_kept_apart(c) == judge)]
 
 
+def generated_from() -> list[Clip]:
+    """The known sounds' recordings that the UNet learns, the instruments' kept-out melodies among them."""
+    names = list(SOUNDS)
+    return clips(names) + [c for c in clips(names, judge=True) if c.label not in TEN]
+
+
 def _kept_apart(clip: Clip) -> bool:
     if clip.label in TEN:
         return clip.fold in JUDGE_FOLDS

@@ -106,9 +106,7 @@ class DecodedCrops:
     def __init__(self, vae: AutoencoderKL) -> None:
         clips = data.clips()
         self.waves, self.weights = waves(clips, "train"), Crops(clips, "train").weights
-        names = list(data.SOUNDS)
-        known = data.clips(names) + [c for c in data.clips(names, judge=True) if c.label not in data.TEN]
-        place = {clip.path: row for row, clip in enumerate(known)}
+        place = {clip.path: row for row, clip in enumerate(data.generated_from())}
         self.places = [place.get(clip.path) for clip in clips]
         path = WORK / "decoded.pt"
         if not path.exists():
