@@ -23,7 +23,7 @@ from . import data
 from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
 from .unet import Lessons, scheduler
 from .vae import encoded, mels
-from .vocoder import ADVERSARIAL_WEIGHT, FRAMES, Critics, Crops, log_mel, reconstruction, waves
+from .vocoder import ADVERSARIAL_WEIGHT, FRAMES, Critics, Crops, log_mel, reconstruction
 
 DECODED, REAL, GENERATED = 6, 5, 1  # crops of a batch
 JUDGED = [*range(3), *range(DECODED, DECODED + 2), DECODED + REAL]  # of them by the critics, which cost most
@@ -103,9 +103,8 @@ def decoded(vae: AutoencoderKL, latents: Tensor) -> Tensor:
 class DecodedCrops:
     """Random crops of spectrograms from the decoder, and the waves that they are to become."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
-        clips = data.clips()
-        self.waves, self.weights = waves(clips, "train"), Crops(clips, "train").weights
+    def __init__(self, vae: AutoencoderKL, clips: list[data.Clip], real: Crops) -> None:
+        self.waves, self.weights = real.waves, real.weights
         place = {clip.path: row for row, clip in enumerate(data.generated_from())}
         self.places = [place.get(clip.path) for clip in clips]
         path = WORK / "decoded.pt"
@@ -144,7 +143,9 @@ def main() -> None:
     options = parser.parse_args()
 
     vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float().eval()
-    crops, real_crops = DecodedCrops(vae), Crops(data.clips(), "train")
+    clips = data.clips()
+    real_crops = Crops(clips, "train")
+    crops = DecodedCrops(vae, clips, real_crops)
     vocoder = SpectralVocoder.from_pretrained(data.STARTER / "vocoder").float()
     adversary, paired = Adversary(Critics()), DECODED + REAL
 
