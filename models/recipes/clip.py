@@ -109,6 +109,9 @@ def usable_photos() -> Tensor:
     return torch.tensor([row for row, photo in enumerate(texts.photos()) if photo.name not in apart])
 
 
+LOST = 0.5  # greatest share of an imagined picture's features
+
+
 def directions(weight: Tensor) -> Tensor:
     """Where each class lies from the mean of all, of unit deviation: (1000, 1280) of the classifier's weights."""
     centred = weight - weight.mean(0)
@@ -127,13 +130,16 @@ def imagined(weight: Tensor, views: Tensor, rows: Tensor, classes: Tensor) -> Te
     """Features (N, 1280) of pictures of ``classes`` (N,), as if photographed.
 
     A view of one of the photographs ``rows``, moved from its class's weights towards those of the class wanted, by
-    up to thrice as much as real photographs lie along their own class's (docs/starter.md).
+    up to thrice as much as real photographs lie along their own class's. Then every feature gets a random gain, and up
+    to half of them are lost: a network that trusts the exact direction errs on real photographs (docs/starter.md).
     """
     direction = directions(weight)
     chosen = rows[torch.randint(len(rows), (len(classes),))]
     seen = views[chosen, torch.randint(views.shape[1], (len(classes),))]
     step = views[rows, 0].std(0).mean() * (0.2 + 0.85 * torch.rand(len(classes), 1))
-    return (seen + step * (direction[classes] - direction[chosen])).clamp(min=0)
+    moved = (seen + step * (direction[classes] - direction[chosen])).clamp(min=0)
+    gain = (torch.rand(len(classes), 1) * torch.randn_like(moved)).exp()
+    return moved * gain * (torch.rand_like(moved) > LOST * torch.rand(len(classes), 1))
 
 
 def ridge(features: Tensor, targets: Tensor, weights: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ from . import data, sources, texts
 from .clap import CLAP, Trainee, pooled
 from .clip import CLIP, imagined, photo_features, usable_photos, vision_tower
 
+NOISE = 1.5  # greatest length of the noise on an imagined vector of length 1 (C3, arXiv 2401.08567)
 PAIRS = 57_000  # as many as AudioCaps has captions
 EMBEDDINGS = data.REPOSITORY / "build" / "embeddings" / "wit"
 
@@ -98,7 +99,7 @@ def main() -> None:
     arrays = {
         "id": [f"imagined:{number}" for number in range(len(lines))],
         "caption": [said[c][line] for c, line in zip(classes.tolist(), lines, strict=True)],
-        "clip": _vectors(clip.visual_projection(features)),
+        "clip": _vectors(noisy(clip.visual_projection(features))),
         "clap": _vectors(torch.stack([vectors[c][line] for c, line in zip(classes.tolist(), lines, strict=True)])),
         "source": ["wit"] * len(lines), "split": ["train"] * len(lines),
         "status": [OK] * len(lines), "clip_kind": ["image"] * len(lines),
@@ -109,6 +110,12 @@ def main() -> None:
                                          for c, f in zip(table, columns, strict=True)], schema=columns),
                    options.out, row_group_size=ROW_GROUP)  # fmt: skip
     print(f"{len(lines)} pairs: {options.out}")
+
+
+def noisy(vectors: Tensor) -> Tensor:
+    """``vectors`` (N, 512) with noise of random length, up to NOISE times their own."""
+    amount = NOISE * torch.rand(len(vectors), 1) * vectors.norm(dim=1, keepdim=True) / vectors.shape[1] ** 0.5
+    return vectors + amount * torch.randn_like(vectors)
 
 
 def _vectors(rows: Tensor) -> pa.Array:

@@ -41,6 +41,41 @@ class Averaged:
                 self.weights[name].copy_(value)
 
 
+class Optimizer:
+    """AdamW, or Muon (torch.optim.Muon) for every matrix and convolution kernel and AdamW for the rest.
+
+    Muon takes matrices: a kernel (out, in, height, width) is shown to it as (out, in * height * width). Its step is
+    scaled to the size of AdamW's, so that one learning rate serves both (arXiv 2502.16982).
+    """
+
+    def __init__(self, parameters: list[nn.Parameter], lr: float, betas: tuple[float, float], weight_decay: float,
+                 muon: bool) -> None:
+        self.kernels = [p for p in parameters if muon and p.ndim > 1]
+        rest = [p for p in parameters if not muon or p.ndim == 1]
+        self.optimizers: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=lr, betas=betas, weight_decay=weight_decay)]
+        if self.kernels:
+            self.matrices = [nn.Parameter(p.data.flatten(1)) for p in self.kernels]  # views of the same memory
+            self.optimizers.append(torch.optim.Muon(self.matrices, lr=lr, weight_decay=weight_decay,
+                                                    adjust_lr_fn="match_rms_adamw"))
+
+    def step(self, rate: float) -> None:
+        if self.kernels:
+            for matrix, kernel in zip(self.matrices, self.kernels, strict=True):
+                matrix.grad = kernel.grad.flatten(1)
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+
+    def state_dict(self) -> list[dict]:
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, states: list[dict]) -> None:
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
+
+
 def fit(
     name: str,
     module: nn.Module,
@@ -53,11 +88,12 @@ def fit(
     weight_decay: float = 0.01,
     ema: float = 0.999,
     betas: tuple[float, float] = (0.9, 0.99),
+    muon: bool = False,
     adversary: Adversary | None = None,
     report: Callable[[int, nn.Module], dict[str, float]] | None = None,
     report_every: int = 500,
 ) -> nn.Module:
-    """Train ``module`` with AdamW on ``loss(step, progress)`` until ``steps`` or ``minutes``; return it averaged.
+    """Train ``module`` on ``loss(step, progress)`` until ``steps`` or ``minutes``; return it averaged.
 
     The learning rate warms up, then falls as a cosine over whichever budget runs out first. A checkpoint every
     two minutes in ``build/recipes/<name>.pt`` is resumed by the next call (one with fewer minutes than were spent
@@ -68,7 +104,7 @@ def fit(
     checkpoint = WORK / f"{name}.pt"
     module.to(DEVICE).train()
     parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=lr, betas=betas, weight_decay=weight_decay)
+    optimizer = Optimizer(parameters, lr, betas, weight_decay, muon)
     averaged = Averaged(module, ema)
     step, used = 0, 0.0
     if checkpoint.exists():
@@ -97,13 +133,11 @@ def fit(
         if progress >= 1:
             break
         rate = lr * min(1, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + _cos(progress)))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
         value, parts = loss(step, progress)
-        optimizer.zero_grad(set_to_none=True)
+        module.zero_grad(set_to_none=True)
         value.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimizer.step()
+        optimizer.step(rate)
         averaged.update(module)
         step, count = step + 1, count + 1
         for key, number in {"loss": value.item(), **parts}.items():

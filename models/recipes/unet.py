@@ -17,6 +17,7 @@ import json
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from einops import rearrange
 from torch import Tensor
 from transformers import ClapModel, VisionTextDualEncoderModel
 
@@ -30,7 +31,8 @@ from .vae import mels
 
 TRANSLATORS = data.REPOSITORY / "models" / "translators" / "starter"
 DEFAULT_TRANSLATOR = "wit_cos_512"
-BATCH = 12
+BATCH = 16
+TYPICAL = 12  # clips of each sound that are learnt
 PICTURES = 1000  # imagined for each sound and translator, at least
 UNIFORM_SHARE = 0.3  # of the steps of the noise schedule that are drawn alike
 NOISE = 0.4  # greatest length of the noise added to the unit condition vector
@@ -89,21 +91,52 @@ def moments(vae: AutoencoderKL, clips: list[data.Clip]) -> tuple[Tensor, Tensor]
     return torch.cat([p.mean for p in posteriors]) * scale, torch.cat([p.std for p in posteriors]) * scale
 
 
+@torch.no_grad()
+def carry_over(unet: UNet2DConditionModel, old: Tensor, new: Tensor) -> None:
+    """Let a UNet trained on latents ``old`` (N, C, T, F) begin with those of another VAE, ``new``, of the same clips.
+
+    The least-squares maps between the two go into the first and the last convolution.
+    """
+    before, after = (rearrange(x, "n c t f -> (n t f) c") for x in (old, new))
+    into, back = torch.linalg.lstsq(after, before).solution, torch.linalg.lstsq(before, after).solution
+    first, last = unet.conv_in, unet.conv_out
+    first.weight.copy_(torch.einsum("oihw,ji->ojhw", first.weight, into))
+    last.weight.copy_(torch.einsum("oihw,ok->kihw", last.weight, back))
+    last.bias.copy_(last.bias @ back)
+
+
 class Lessons:
     """The twenty sounds' clips as latents, and vectors (B, 512) that may ask for them."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
         names = list(data.SOUNDS)
         clips = data.generated_from()
-        self.means, self.deviations = moments(vae, clips)
         self.heard, self.said, self.empty = conditions(clips)
         self.labels = torch.tensor([names.index(c.label) for c in clips])
+        self.rows = self.typical()
+        self.heard, self.labels = self.heard[self.rows], self.labels[self.rows]
+        self.means, self.deviations = self.moments(vae)
         weights = 1 / torch.bincount(self.labels)[self.labels].float()
         self.weights = weights * torch.where(self.labels < len(data.TEN), 2.0, 1.0)  # a recording each, not a melody
         others = sorted({path.stem for path in TRANSLATORS.glob("*.safetensors")} - {DEFAULT_TRANSLATOR})
         default, pictures = translated([DEFAULT_TRANSLATOR]), translated(others)
         self.shown = [default.get(name, self.said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
         self.shown_by_others = [pictures.get(name, self.said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
+
+    def moments(self, vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
+        """Means and deviations of the chosen clips' scaled latents, each (N, 16, 64, 8)."""
+        means, deviations = moments(vae, data.generated_from())
+        return means[self.rows], deviations[self.rows]
+
+    def typical(self) -> Tensor:
+        """Rows of the TYPICAL clips of each sound that CLAP finds closest to its sentences.
+
+        The net has few minutes, and knows fewer clips sooner.
+        """
+        words = torch.stack([F.normalize(vectors.mean(0), dim=0) for vectors in self.said])
+        near = (self.heard * words[self.labels]).sum(1)
+        rows = [torch.nonzero(self.labels == label)[:, 0] for label in range(len(self.said))]
+        return torch.cat([own[near[own].argsort(descending=True)[:TYPICAL]] for own in rows])
 
     def _one_of(self, vectors: list[Tensor], rows: Tensor) -> Tensor:
         return torch.stack([vectors[i][int(torch.randint(len(vectors[i]), ()))] for i in self.labels[rows].tolist()])
@@ -132,13 +165,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
+    parser.add_argument("--old-vae", help="folder of the VAE that the committed weights were trained with, if another")
     options = parser.parse_args()
 
     lessons = Lessons(AutoencoderKL.from_pretrained(data.STARTER / "vae").float().to(DEVICE).eval())
     unet = UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float() if options.warm_start else network()
-    unet = unet.to(memory_format=torch.channels_last)
+    if options.old_vae:
+        old = AutoencoderKL.from_pretrained(options.old_vae).float().to(DEVICE)
+        carry_over(unet, lessons.moments(old)[0], lessons.means)
     alphas = scheduler().alphas_cumprod.to(DEVICE)
+
+    def error(rows: Tensor, latents: Tensor, t: Tensor, vectors: Tensor) -> Tensor:
+        """The mean squared errors (B,) of v for the clips ``rows`` at the steps ``t``."""
+        noise, a = torch.randn_like(latents), alphas[t].view(-1, 1, 1, 1)
+        noisy, target = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
+        with autocast():
+            answer = unet(noisy, t, None, class_labels=vectors).sample
+        return (answer.float() - target).square().mean((1, 2, 3))
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         rows = torch.multinomial(lessons.weights, BATCH, replacement=True)
@@ -146,15 +191,20 @@ def main() -> None:
         if step % 4 == 0:  # shorter sounds are asked for, too
             start = int(torch.randint(5, ())) * 8
             latents = latents[:, :, start : start + 32]
-        noise, t = torch.randn_like(latents), timesteps(BATCH).to(DEVICE)
-        a = alphas[t].view(-1, 1, 1, 1)
-        noisy, target = a.sqrt() * latents + (1 - a).sqrt() * noise, a.sqrt() * noise - (1 - a).sqrt() * latents
-        with autocast():
-            answer = unet(noisy.contiguous(memory_format=torch.channels_last), t, None,
-                          class_labels=lessons.condition(rows)).sample
-        return F.mse_loss(answer.float(), target), {}
+        return error(rows, latents, timesteps(BATCH).to(DEVICE), lessons.condition(rows)).mean(), {}
 
-    fit("unet", unet, loss, steps=options.steps, minutes=options.minutes, lr=5e-4, ema=0.998)
+    @torch.no_grad()
+    def report(step: int, module: UNet2DConditionModel) -> dict[str, float]:
+        """Errors on training clips at three noise levels, always with the same noise and conditions."""
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            rows = torch.arange(0, len(lessons.means), 6, device=DEVICE)
+            return {f"v_{t}": round(error(rows, lessons.means[rows], torch.full_like(rows, t), lessons.condition(rows))
+                                    .mean().item(), 4) for t in (200, 500, 800)}
+
+    print(report(0, unet.to(DEVICE)))
+    fit("unet", unet, loss, steps=options.steps, minutes=options.minutes, lr=options.rate, ema=0.998, muon=True,
+        report=report, report_every=250)
     save_half(unet, data.STARTER / "unet")
     scheduler().save_pretrained(data.STARTER / "scheduler")
     print(json.dumps({"parameters": sum(p.numel() for p in unet.parameters())}))

@@ -27,6 +27,7 @@ RESOLUTIONS = (128, 256, 512, 1024, 2048)  # FFT sizes of the reconstruction los
 CRITIC_RESOLUTIONS = (256, 512, 1024)
 MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 1.5
 CRITICS_FROM = 0.2  # of the time
+CRITICS_ALONE = 200  # first steps of a warm start: new critics learn and the vocoder does not
 
 
 class Crops:
@@ -91,7 +92,7 @@ class Critics(nn.Module):
     Each sees the logarithm of the magnitude, and the complex spectrum with its range compressed by the power 0.3.
     """
 
-    def __init__(self, width: int = 16) -> None:
+    def __init__(self, width: int = 32) -> None:
         super().__init__()
         norm = nn.utils.parametrizations.weight_norm
         self.stacks = nn.ModuleList(
@@ -121,11 +122,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=100)
     parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
     options = parser.parse_args()
 
     crops = Crops(data.clips(), "train")
     held_out = waves(data.clips(list(data.SOUNDS), judge=True), "judge")[::4, :SAMPLE_RATE].float().to(DEVICE)
-    vocoder, adversary = SpectralVocoder(), Adversary(Critics())
+    committed = data.STARTER / "vocoder"
+    vocoder = SpectralVocoder.from_pretrained(committed).float() if options.warm_start else SpectralVocoder()
+    adversary = Adversary(Critics())
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         real = crops(BATCH, FRAMES)
@@ -133,9 +137,11 @@ def main() -> None:
             fake = vocoder(log_mel(real)[:, :FRAMES])
         spectral = reconstruction(fake, real)
         total, parts = spectral, {"spectral": spectral.item()}
-        if progress > CRITICS_FROM:
+        if options.warm_start or progress > CRITICS_FROM:
             half = slice(BATCH // 2)  # critics cost more than the vocoder
             against = adversary(fake[half], real[half])
+            if options.warm_start and step < CRITICS_ALONE:
+                return 0.0 * against, {}
             total, parts = total + ADVERSARIAL_WEIGHT * against, parts | {"adversarial": against.item()}
         return total, parts
 
@@ -144,7 +150,8 @@ def main() -> None:
         fake = module(log_mel(held_out)[:, :100])
         return {"held_out_mel": round((log_mel(fake) - log_mel(held_out)).abs().mean().item(), 4)}
 
-    fit("vocoder", vocoder, loss, steps=options.steps, minutes=options.minutes, lr=1e-3, betas=(0.8, 0.99),
+    rate = 5e-4 if options.warm_start else 1e-3
+    fit("vocoder", vocoder, loss, steps=options.steps, minutes=options.minutes, lr=rate, betas=(0.8, 0.99),
         adversary=adversary, report=report)
     print(report(0, vocoder))
     save_half(vocoder, data.STARTER / "vocoder")
