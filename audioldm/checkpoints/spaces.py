@@ -40,9 +40,13 @@ def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
             tensors = read_tensors(weights, names)
             return [tensors[name].numpy() for name in names]
         with safe_open(weights, framework="np") as file:
-            return [file.get_tensor(name) for name in names]
+            found = [file.get_tensor(name) for name in names]
     except (OSError, KeyError, SafetensorError):
         raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
+    for name, array in zip(names, found, strict=True):
+        if not np.isfinite(array).all():
+            raise InputError(f"{weights} is damaged: its tensor {name} holds NaN or infinite numbers")
+    return found
 
 
 def clip_fingerprint(weights: Path) -> str:
