@@ -231,6 +231,7 @@ DEVICE = Option(
     "device", ("--device",), "device", "auto, cpu or cuda", metavar="NAME", default="auto", shown="auto",
 )  # fmt: skip
 MODEL = (MODEL_NAME, CHECKPOINT, TRANSLATOR, DEVICE)
+SERVED = (MODEL_NAME, CHECKPOINT, DEVICE)  # those that a server settles for all its visitors; the model is its first
 
 
 def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: bool = False) -> None:

@@ -70,7 +70,7 @@ def contrast(image: Image.Image) -> float:
     return float(np.asarray(image.convert("L").resize((SMALL, SMALL), Image.Resampling.BOX), np.float32).std())
 
 
-def deep(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+def deep(image: Image.Image, reopen: Callable[[], Any]) -> Image.Image:
     """`image`, or a copy of it that uses the lower half of 16-bit colours whose upper half is nearly empty.
 
     Pillow reads the upper half of 16-bit colours alone, in which data of 12 bits are black. Read in the other byte
