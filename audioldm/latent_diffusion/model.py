@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import WEIGHTS, ModelFolder, explain_text_only, open_folder, read_json, reporting
+from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, read_json, reporting
 from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
 
@@ -223,9 +223,7 @@ class LatentDiffusion:
 
     @cached_property
     def spaces(self) -> tuple[str, str]:
-        """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
-        if not self.folder.hears:
-            raise InputError(f"the CLAP space is unknown: {explain_text_only(self.folder)}")
+        """Fingerprints of the CLIP and the CLAP space. Raises InputError."""
         return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property
