@@ -29,7 +29,6 @@ THESIS = (
     "%s does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
     "model here lives; a translator that was trained so makes unrelated sounds"
 )
-_unkept: list[tempfile.TemporaryDirectory[str]] = []  # with memories that could not be kept; gone with the process
 
 log = logging.getLogger("audioldm")
 
@@ -39,10 +38,10 @@ def home() -> Path:
     return cache_dir() / "translators"
 
 
-def roots(folder: ModelFolder) -> list[Path]:
-    """Where translators for the model in ``folder`` are looked for, first one first."""
-    unkept = [Path(folder.name) for folder in _unkept]
-    return [home(), *unkept, folder.path.parent / "translators", registry.models_dir() / "translators"]
+def roots(model: LatentDiffusion) -> list[Path]:
+    """Where translators for ``model`` are looked for, first one first."""
+    unkept = [] if model.scratch is None else [Path(model.scratch.name)]
+    return [home(), *unkept, model.folder.path.parent / "translators", registry.models_dir() / "translators"]
 
 
 def how_to_make(name: str, model: str) -> str:
@@ -86,7 +85,7 @@ def default_name(model: LatentDiffusion) -> str:
     given = model.folder.index.get("default_translator")
     if given is not None:
         return given
-    entries = (entry for root in dict.fromkeys(roots(model.folder)) for entry in zoo.available(root))
+    entries = (entry for root in dict.fromkeys(roots(model)) for entry in zoo.available(root))
     trained = {entry.name for entry in entries if entry.fits(*model.spaces)} - {settings.MEMORY}
     return min(trained, key=settings.preference, default=settings.MEMORY)
 
@@ -98,7 +97,7 @@ def find(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
     """
     name = default_name(model) if name is None else name
     try:
-        return zoo.find(name, roots(model.folder), *model.spaces, settings.KNOWN)
+        return zoo.find(name, roots(model), *model.spaces, settings.KNOWN)
     except InputError as error:
         if not settings.is_known(name) or name == settings.MEMORY:
             raise
@@ -152,7 +151,7 @@ def _check_dimensions(model: LatentDiffusion, entry: zoo.Entry, dim: int) -> Non
 def make_memory(model: LatentDiffusion) -> Path:
     """Make the translator ``memory`` for the spaces of ``model``: both its text towers read the bundled captions.
 
-    Returns its file, which the next run finds; if it cannot be kept, one that lasts as long as this process. Raises
+    Returns its file, which the next run finds; if it cannot be kept, one that lasts as long as ``model``. Raises
     InputError.
     """
     from translator.model import Memory, save_translator
@@ -170,8 +169,8 @@ def make_memory(model: LatentDiffusion) -> Path:
     except OSError as error:
         reason = error.strerror
     try:
-        _unkept.append(tempfile.TemporaryDirectory(prefix="audioldm-"))
-        path = Path(_unkept[-1].name) / name
+        model.scratch = tempfile.TemporaryDirectory(prefix="audioldm-")
+        path = Path(model.scratch.name) / name
         save_translator(path, memory, {**facts, **memory.facts()})
     except OSError:
         raise InputError(f"cannot save the memory in {(home() / name).parent}: {reason}") from None

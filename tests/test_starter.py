@@ -132,7 +132,7 @@ def test_all_translators_are_trained(starter):
     photos = sorted(EXAMPLES.glob("*.jpg"))
     clip = starter.clip.encode_image([load_image(str(p)) for p in photos])
     own = known[[names.index(p.stem) for p in photos]]
-    shipped = {entry.name for entry in zoo.available(translators.roots(starter.folder)[-1])
+    shipped = {entry.name for entry in zoo.available(translators.roots(starter)[-1])
                if entry.fits(*starter.spaces)}
     assert shipped >= {*EIGHTEEN, *CLOSED_FORM}
     for name in shipped:

@@ -26,7 +26,7 @@ IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers t
 
 
 def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
-    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError.
+    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError, also for NaN.
 
     A .bin file is a pickle, of which nothing but tensors is read.
     """
@@ -35,7 +35,16 @@ def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tenso
         chosen = read(path, tuple(prefixes))
     except (OSError, SafetensorError, ValueError):
         raise InputError(f"the model's file {path} is missing or damaged") from None
+    check_finite(chosen, path)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises InputError if one of the ``tensors`` of the file ``path`` holds NaN or infinite numbers."""
+    for name, tensor in tensors.items():
+        # A sum is quicker, but may overflow.
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
 
 
 def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:

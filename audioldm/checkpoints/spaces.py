@@ -42,16 +42,24 @@ def dimension(weights: Path, projections: tuple[str, str]) -> int:
 
 def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
     try:
-        if weights.suffix == ".safetensors":
-            with safe_open(weights, framework="np") as file:
-                if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
-                    return [file.get_tensor(name) for name in names]
-        from .load import read_tensors  # with torch, which a pickle and bfloat16 need
-
-        tensors = read_tensors(weights, names)
-        return [tensors[name].numpy() for name in names]
+        found = _arrays(weights, names)
     except (OSError, KeyError, SafetensorError):
         raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
+    for name, array in zip(names, found, strict=True):
+        if not np.isfinite(array).all():
+            raise InputError(f"{weights} is damaged: its tensor {name} holds NaN or infinite numbers")
+    return found
+
+
+def _arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    if weights.suffix == ".safetensors":
+        with safe_open(weights, framework="np") as file:
+            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
+                return [file.get_tensor(name) for name in names]
+    from .load import read_tensors  # with torch, which a pickle and bfloat16 need
+
+    tensors = read_tensors(weights, names)
+    return [tensors[name].numpy() for name in names]
 
 
 def clip_fingerprint(weights: Path) -> str:

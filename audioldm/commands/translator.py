@@ -29,7 +29,7 @@ class HostedModel:
 
         self.model = build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
         self.name, self.spaces = self.model.folder.name, self.model.spaces
-        self.roots, self.home = translators.roots(self.model.folder), translators.home()
+        self.roots, self.home = translators.roots(self.model), translators.home()
         self.default: str | None = self.model.folder.index.get("default_translator")
 
     def find(self, name: str) -> zoo.Entry:

@@ -22,6 +22,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from tempfile import TemporaryDirectory
     from typing import TypeVar
 
     import torch
@@ -63,6 +64,7 @@ class LatentDiffusion:
             raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
+        self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
         self._wanted_device = device
 
     @classmethod
