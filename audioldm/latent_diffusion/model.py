@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import WEIGHTS, ModelFolder, explain_text_only, open_folder, read_json, reporting
+from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, read_json, reporting
 from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from tempfile import TemporaryDirectory
     from typing import TypeVar
 
     import torch
@@ -63,6 +64,7 @@ class LatentDiffusion:
             raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
+        self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
         self._wanted_device = device
 
     @classmethod
@@ -223,9 +225,7 @@ class LatentDiffusion:
 
     @cached_property
     def spaces(self) -> tuple[str, str]:
-        """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
-        if not self.folder.hears:
-            raise InputError(f"the CLAP space is unknown: {explain_text_only(self.folder)}")
+        """Fingerprints of the CLIP and the CLAP space. Raises InputError."""
         return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property
