@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from translator import zoo
+from translator import settings, zoo
 
 from .. import pipeline, registry, translators
 from ..checkpoints import download
@@ -58,10 +58,9 @@ class Engine:
             spaces = model.spaces
         except InputError:
             return []
-        found = [entry.name for root in translators.roots(model.folder) for entry in zoo.available(root)
+        found = [entry.name for root in translators.roots(model) for entry in zoo.available(root)
                  if entry.fits(*spaces)]  # fmt: skip
-        default = model.folder.index.get("default_translator")
-        return list(dict.fromkeys([*([default] if default in found else []), *sorted(found), "memory"]))
+        return list(dict.fromkeys([translators.default_name(model), *sorted(found), settings.MEMORY]))
 
     def known(self, model: LatentDiffusion) -> list[str]:
         """Names of the sounds that a model was trained on, as far as it says."""

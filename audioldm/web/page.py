@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
+import shutil
 from collections import defaultdict
 from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import gradio as gr
 import numpy as np
@@ -45,7 +47,7 @@ MODES_SHOWN = {
 }  # fmt: skip
 CSS = """
 progress { width: 100%; height: 1.2em; }
-.result img { image-rendering: auto; }
+.result img { width: 100%; height: 110px; }
 """
 
 
@@ -61,7 +63,7 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column():
-                fields = _prompt_fields(engine) | _settings(engine)
+                fields = _prompt_fields(engine, sessions.root / "examples") | _settings(engine)
                 with gr.Row():
                     make = gr.Button("Make the sound", variant="primary", elem_id="make")
                     cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
@@ -116,7 +118,7 @@ class Running:
         return _said(self.faults.pop(request.session_hash or "", "Nothing was made."), role="alert")
 
 
-def _prompt_fields(engine: Engine) -> dict[str, Any]:
+def _prompt_fields(engine: Engine, folder: Path) -> dict[str, Any]:
     modes = [(MODES_SHOWN[mode], mode) for mode in MODE.choices]
     fields: dict[str, Any] = {"mode": gr.Radio(modes, value=MODE.default, label=MODE.title.capitalize())}
     fields["picture"] = Picture(label="Picture", sources=["upload", "clipboard", "webcam"], buttons=[], height=240)
@@ -132,15 +134,17 @@ def _prompt_fields(engine: Engine) -> dict[str, Any]:
     for option in EDITING[1:]:
         fields[option.name] = field(option, visible=False)
     fields["negative_prompt"] = field(NEGATIVE)
-    _examples(fields["picture"])
+    _examples(fields["picture"], folder)
     return fields
 
 
-def _examples(picture: Picture) -> None:
-    """A gallery of the photographs of the checkout, if it is one; a press on one of them takes it."""
-    paths = [str(path) for path in sorted((registry.models_dir().parent / "examples").glob("*.jpg"))]
-    if not paths:
+def _examples(picture: Picture, folder: Path) -> None:
+    """A gallery of the checkout's photographs, if it is one; a press on one of them takes its copy in ``folder``."""
+    photos = sorted((registry.models_dir().parent / "examples").glob("*.jpg"))
+    if not photos:
         return
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [shutil.copy(photo, folder) for photo in photos]
     gallery = gr.Gallery(
         [(path, Path(path).stem) for path in paths], label="Examples", columns=3, height=150, allow_preview=False,
         interactive=False, buttons=[], object_fit="cover",
@@ -248,12 +252,9 @@ def _show(result: Result, fields: dict[str, Any]) -> None:
         str(result.wav), label=f"{result.title} ({about})", interactive=False, buttons=[], key=f"{result.wav}",
         type="filepath",
     )  # fmt: skip
-    gr.Image(
-        str(result.picture), show_label=False, interactive=False, buttons=[], key=f"{result.picture}",
-        alt_text=f"log-mel spectrogram of {result.title}", height=130,
-    )  # fmt: skip
-    if lines := _lines(result):
-        gr.HTML("".join(f"<p>{escape(line)}</p>" for line in lines), key=f"{result.wav} notes", padding=True)
+    alt = escape(f"log-mel spectrogram of {result.title}")
+    lines = "".join(f"<p>{escape(line)}</p>" for line in _lines(result))
+    gr.HTML(f'<img src="gradio_api/file={quote(str(result.picture))}" alt="{alt}">{lines}', key=f"{result.picture}")
     with gr.Row():
         gr.DownloadButton("WAV", str(result.wav), size="sm")
         gr.DownloadButton("JSON", str(result.json), size="sm")
