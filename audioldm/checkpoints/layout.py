@@ -1,8 +1,11 @@
-"""A model on disk: a folder in the diffusers layout, whose ``model_index.json`` says what is in it.
+"""A model on disk: a folder in the diffusers layout, the tensors in it, and the embedding spaces they span.
 
-Two kinds are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one diffusers'
-AudioLDMPipeline saves (so that of the hub's cvssp/audioldm repositories), with ``text_encoder/`` and ``tokenizer/``
-instead and no audio tower.
+Two kinds of folders are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one that
+diffusers' AudioLDMPipeline saves, as in the hub's cvssp/audioldm repositories, with ``text_encoder/`` and
+``tokenizer/`` instead and no audio tower.
+
+The libraries' ``from_pretrained`` would read the tensors too, but it reads whole files where a run needs one tower of
+two, initialises at random what it then overwrites, and prints. Torch is imported in functions: lists need none.
 """
 
 from __future__ import annotations
@@ -10,16 +13,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from zipfile import is_zipfile
+
+from safetensors import SafetensorError, safe_open
 
 from translator.files import sha256
 
 from ..errors import InputError
-from .published import UPSTREAM
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+M = TypeVar("M", bound="nn.Module")
 
 INDEX = "model_index.json"
 WEIGHTS = (  # diffusers' and transformers' names, in order of preference
@@ -32,12 +43,9 @@ WEIGHTED_PARTS = ("unet", "vae", "vocoder", "clap", "clip")
 HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the hub's layout names
 CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
 DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: its downloads are found there, and checked
-# What a model of the hub cannot do; {original} is the name of the same one with both towers.
-TEXT_ONLY = (
-    "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
-    "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
-    "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
-)
+CLIP_PROJECTIONS = ("visual_projection.weight", "text_projection.weight")  # their weights name the space
+CLAP_PROJECTIONS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
+IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
 
 def cache_dir() -> Path:
@@ -165,22 +173,123 @@ def _check_audio_tower(folder: ModelFolder) -> None:
 
     Raises InputError.
     """
-    from .load import read_tensors  # with torch, which only this needs here
-    from .spaces import CLAP_PROJECTIONS as PROJECTIONS
-
+    text, audio = CLAP_PROJECTIONS
     encoder = ModelFolder(folder.path / "text_encoder", {})
-    ours = read_tensors(folder.weights("clap"), PROJECTIONS)
-    theirs = read_tensors(encoder.weights("."), PROJECTIONS[:1])
-    if PROJECTIONS[1] not in ours:
+    ours = read_tensors(folder.weights("clap"), CLAP_PROJECTIONS)
+    wanted, given = read_tensors(encoder.weights("."), (text,)).get(text), ours.get(text)
+    if audio not in ours:
         raise InputError(f"{folder.path / 'clap'} has no audio tower; remove it")
-    wanted, given = theirs.get(PROJECTIONS[0]), ours.get(PROJECTIONS[0])
     if wanted is None or given is None or given.shape != wanted.shape or not given.allclose(
         wanted, rtol=1e-2, atol=1e-4  # one of them may be stored in 16 bits
     ):
         raise InputError(f"{folder.path / 'clap'} belongs to a different model than text_encoder/ beside it")
 
 
-def explain_text_only(folder: ModelFolder) -> str:
-    """The sentence for whoever asks a model without an audio tower to hear (``folder.hears`` is False)."""
-    original = next((name for name, known in UPSTREAM.items() if known.repo == folder.name), "audioldm-s-full-v2")
-    return TEXT_ONLY.format(model=folder.name, original=original)
+def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError.
+
+    A .bin file is a pickle, of which nothing but tensors is read.
+    """
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
+    try:
+        chosen = read(path, tuple(prefixes))
+    except (OSError, SafetensorError, ValueError):
+        raise InputError(f"the model's file {path} is missing or damaged") from None
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
+
+
+def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}
+
+
+def _read_pickle(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+        return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+    except Exception as error:  # whatever pickle and zip find wrong
+        raise ValueError from error
+
+
+def from_config(network: type[M], config: Mapping[str, Any]) -> M:
+    """``network.from_config(config)`` of diffusers, whose annotation allows a tuple as well."""
+    return cast(Any, network).from_config(config)
+
+
+def load(
+    build: Callable[[], M],
+    weights: Path,
+    prefixes: Sequence[str] = ("",),
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> M:
+    """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
+
+    Every tensor must have its place and every place its tensor, but for buffers that mean nothing (IGNORED).
+    ``adapt`` gives the tensors of an older file the names of today. Raises InputError if they do not match.
+    """
+    with _no_initialisation():
+        module = build()
+    state = {n: t for n, t in adapt(read_tensors(weights, prefixes)).items() if not n.endswith(IGNORED)}
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:  # a tensor of another shape; the last line says which
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{weights} does not fit its config.json: {reason}") from None
+    missing = [name for name in missing if not name.endswith(IGNORED)]
+    if missing or unexpected:
+        example = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
+        raise InputError(f"{weights} does not fit its config.json: {example}")
+    return module.eval().requires_grad_(False)
+
+
+def _no_initialisation() -> AbstractContextManager[object]:
+    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights take seconds, in vain."""
+    from torch.overrides import TorchFunctionMode
+
+    class NoInitialisation(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            return func(*args, **kwargs)
+
+    return NoInitialisation()
+
+
+def fingerprint(weights: Path, projections: tuple[str, str]) -> str:
+    """The name of a space: the first 12 hex digits of the SHA-256 of its two projections, as little-endian float32.
+
+    The same values saved in another precision keep their name. Raises InputError.
+    """
+    digest = hashlib.sha256()
+    for array in _read(weights, projections):
+        digest.update(array.astype("<f4").tobytes())
+    return digest.hexdigest()[:12]
+
+
+def dimension(weights: Path, projections: tuple[str, str]) -> int:
+    """How many dimensions the space has. Raises InputError."""
+    return _read(weights, projections[:1])[0].shape[0]
+
+
+def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    try:
+        if weights.suffix == ".bin":
+            tensors = read_tensors(weights, names)
+            return [tensors[name].numpy() for name in names]
+        with safe_open(weights, framework="np") as file:
+            return [file.get_tensor(name) for name in names]
+    except (OSError, KeyError, SafetensorError):
+        raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
+
+
+def clip_fingerprint(weights: Path) -> str:
+    """The space of a CLIPModel or VisionTextDualEncoderModel. Raises InputError."""
+    return fingerprint(weights, CLIP_PROJECTIONS)
+
+
+def clap_fingerprint(weights: Path) -> str:
+    """The space of a ClapModel. Raises InputError."""
+    return fingerprint(weights, CLAP_PROJECTIONS)

@@ -1,4 +1,4 @@
-"""What our commands share: a parser, exit codes, and how errors are said."""
+"""What our commands share: a parser, exit codes, messages and how far a run is."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import io
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+EVERY_S = 10.0  # seconds between two lines of progress
 
 log = logging.getLogger("audioldm")
 
@@ -107,3 +109,49 @@ def _configured_logging(debug: bool) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+class Progress:
+    """How far a run is, on stderr: a bar for a terminal, and a line every ten seconds for a notebook or a log.
+
+    Counts up to ``total`` (None: unknown) of ``unit``, "step" or "row"; a context.
+    """
+
+    def __init__(self, total: int | None, unit: str) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self._began = self._told = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self) -> None:
+        """One more is done."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.update()
+            return
+        now = time.monotonic()
+        if now - self._told >= EVERY_S and self.done != self.total:
+            self._told = now
+            print(f"audioldm: {self._line(now - self._began)}", file=sys.stderr, flush=True)
+
+    def say(self, text: str, file: TextIO) -> None:
+        """Print a line clear of the bar."""
+        with self._bar.external_write_mode(file) if self._bar is not None else contextlib.nullcontext():
+            print(text, file=file, flush=True)
+
+    def _line(self, seconds: float) -> str:
+        if self.total is None:
+            return f"{self.done} {self.unit}s are done"
+        left = round(seconds / self.done * (self.total - self.done))
+        told = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
+        return f"{self.done} of {self.total} {self.unit}s are done, about {told} left"

@@ -9,11 +9,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from .. import __version__
+from .. import __version__, registry
 from ..errors import InputError
 from ..options import MODES, SAMPLERS, GenerateOptions
-from ..registry import DEFAULT_MODEL
-from .common import Parser, command
+from .common import Parser, Progress, command
 
 if TYPE_CHECKING:
     from ..inputs.prompt import Prompt
@@ -113,7 +112,7 @@ def parser() -> Parser:
     how.add_argument("--sampler", choices=SAMPLERS, help=f"[{default.sampler}]")
 
     model = p.add_argument_group("with which model")
-    model.add_argument("--model_name", metavar="NAME", help=f"a model's name or folder [{DEFAULT_MODEL}]")
+    model.add_argument("--model_name", metavar="NAME", help=f"a model's name or folder [{registry.DEFAULT_MODEL}]")
     model.add_argument(
         "-ckpt", "--ckpt_path", metavar="PATH", help="model folder or .ckpt file; overrides --model_name"
     )
@@ -144,16 +143,15 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _take_positional(args)
     began = time.perf_counter()
-    from .. import batch, conditioning, generation, pipeline
+    from .. import conditioning, generation
     from ..inputs.prompt import is_list
-    from ..outputs import destination as destinations
-    from ..outputs import record as records
-    from ..outputs.progress import Progress
+    from ..outputs.destination import Destination, make_record
+    from . import batch
 
     many = any(is_list(text) for text in args.text or ())
     inputs = _read(args, many)  # all that needs no model, which may be a download of gigabytes
-    name = DEFAULT_MODEL if args.model_name is None else args.model_name
-    model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
+    name = registry.DEFAULT_MODEL if args.model_name is None else args.model_name
+    model = registry.build_model(args.ckpt_path, model_name=name, device=args.device)
     job = _check(args, model, inputs)
     if many:
         return batch.run(
@@ -163,7 +161,7 @@ def run(args: argparse.Namespace) -> int:
     for text in (text.strip() for text in args.text or ()):
         if os.path.isdir(text):
             print(f'audioldm: "{text}" is taken as words; {text}/ is the folder of that name', file=sys.stderr)
-    with destinations.Destination.plan(
+    with Destination.plan(
         args.save_path,
         args.output,
         [prompt.source for prompt in job.prompts],
@@ -176,7 +174,7 @@ def run(args: argparse.Namespace) -> int:
         model.release("clip", "image_encoder")
         if args.save_embedding is not None:
             destination.write_embedding(vector[0].cpu().numpy())
-        record = records.make_record(
+        record = make_record(
             model, job.prompts, args.translator, job.options,
             weights=args.weights, negative=job.negative, original=job.original,
         )  # fmt: skip
@@ -186,15 +184,15 @@ def run(args: argparse.Namespace) -> int:
                 model, vector, options, progress.update, negative=negative, original=job.original, frugal=True
             )
             for sound in sounds:
-                sound_record = records.sound_record(sound, time.perf_counter() - began)
-                path = destination.write(sound.item, sound.wave, {**record, **sound_record})
+                own = sound.record(time.perf_counter() - began)
+                path = destination.write(sound.item, sound.wave, {**record, **own})
                 progress.say(str(path), sys.stdout)
     return 0
 
 
 def _take_positional(args: argparse.Namespace) -> None:
     """Put prompts that were given without -t to the others. Raises InputError if they are words without quotes."""
-    from translator.names import printable
+    from translator.files import printable
 
     from ..inputs.prompt import is_file_or_address
 
@@ -246,17 +244,16 @@ def _read(args: argparse.Namespace, many: bool) -> _Job:
 
 def _check(args: argparse.Namespace, model: LatentDiffusion, inputs: _Job) -> _Job:
     """The same with the model's own defaults, once it is known that the model can do it; raises InputError."""
-    from .. import translators
     from ..conditioning import check_negative, check_prompts
 
     options = GenerateOptions.build(_given(args, inputs.original), model.defaults)
     check_negative(inputs.negative, options.guidance_scale)
     if args.translator is not None:
-        translators.find_or_make(model, args.translator)
+        registry.find_or_make_translator(model, args.translator)
     if args.device != "auto":
         _ = model.device  # is it there?
     if args.translator is not None:
-        translators.load(model, args.translator)
+        registry.load_translator(model, args.translator)
     prompts = [*inputs.prompts, inputs.negative] if inputs.negative else inputs.prompts
     check_prompts(model, prompts, args.translator)
     return inputs._replace(options=options)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import hub
-from ..checkpoints.load import from_config
+from ..checkpoints.layout import from_config
 from ..errors import InputError
 from .tables import Tensors, check_fit, count_numbers, rename, require
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.load import from_config
+from ..checkpoints.layout import from_config
 from .tables import Tensors, check_fit, count_numbers, rename, require
 
 RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}

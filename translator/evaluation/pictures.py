@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .. import InputError
-from ..names import unwrapped
+from ..files import unwrapped
 from ..tables import PICTURES, UNREADABLE, Table, column_name, is_damaged, read_lines
 
 SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
