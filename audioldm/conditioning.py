@@ -150,8 +150,9 @@ def condition_all(
     prompts: Sequence[Prompt],
     weights: Sequence[float] | None = None,
     translator: str | None = None,
+    on_note: OnNote = log.warning,
 ) -> Tensor:
     """All prompts, each by its weight, as one (1, 512) unit vector. Raises InputError."""
     weights = check_weights(weights, len(prompts))
     check_prompts(model, prompts, translator)
-    return mix([condition(model, prompt, translator) for prompt in prompts], weights)
+    return mix([condition(model, prompt, translator, on_note) for prompt in prompts], weights)

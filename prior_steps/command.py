@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -11,8 +12,9 @@ from audioldm.errors import InputError
 from audioldm.registry import DEFAULT_MODEL
 
 from .engine.embed import TOWERS, Kind
-from .engine.run import ENGINES, report, run
+from .engine.run import ENGINES, failures, report, run
 from .engine.worker import Fetcher, Job
+from .engine.write import Folder
 from .readers import Reader
 
 
@@ -96,7 +98,7 @@ def embed(
     kind: Kind = "text",
     towers: tuple[str, ...] = TOWERS,
 ) -> int:
-    """Embed the reader's rows as the flags of ``add_run`` say, and print the table; returns the exit code."""
+    """Embed the reader's rows as the flags of ``add_run`` say, and print the table; returns the exit code (``end``)."""
     if args.engine != "ray" and (args.address or args.workers):
         raise InputError("--address and --workers require --engine ray")
     job = Job(
@@ -104,8 +106,15 @@ def embed(
         limit=args.limit, shard_rows=args.rows_per_shard, retry=fetcher is not None and args.retry,
     )  # fmt: skip
     folder = run(job, args.out, engine=args.engine, address=args.address, workers=args.workers)
+    return end(folder)
+
+
+def end(folder: Folder) -> int:
+    """Print the table of a run; returns the exit code: 0, or 1 if rows failed, as of a list of prompts."""
     print(report(folder))
-    return 0
+    if failed := failures(folder):
+        print(f"{failed:,} rows failed; the shards have the reason of each in the column error", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def script(module: str, work: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:

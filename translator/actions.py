@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import InputError, settings, zoo
+from .files import printable
 from .settings import EIGHTEEN, MEMORY, Settings
 
 if TYPE_CHECKING:
@@ -166,8 +167,11 @@ def _check_device(name: str) -> str:
     return name
 
 
-def evaluate(args: argparse.Namespace, host: Host) -> None:
-    """Evaluate translators on photographs, held-out pairs or both, and print the tables."""
+def evaluate(args: argparse.Namespace, host: Host) -> int:
+    """Evaluate translators on photographs, held-out pairs or both, and print the tables.
+
+    Returns the exit code: 0, or 1 if pictures were left out because they could not be used.
+    """
     from .evaluation import judge, report
     from .evaluation.pictures import class_prompts, read_pictures, read_prompts
     from .model import load_translator
@@ -190,17 +194,20 @@ def evaluate(args: argparse.Namespace, host: Host) -> None:
             )
     if held_out is not None and not args.images:
         print(report.held_out_markdown(judge.judge_pairs(held_out, translators)))
-        return
+        return 0
     pictures = model.imagehear() if args.images == "imagehear" else read_pictures(args.images, args.root)
     given = model.sounds if args.prompts == "known" else read_prompts(args.prompts) if args.prompts else None
     found = judge.evaluate_images(
         model.encoders, pictures, class_prompts(pictures, given), translators,
         default=model.default if model.default in translators else None, held_out=held_out, seed=args.seed,
     )  # fmt: skip
+    for skipped in found.skipped:
+        _say(printable(f"{skipped.name} is left out: {skipped.why}"))
     print(report.markdown(found))
     if args.out:
         report.save(found, args.out)
         _say(f"tables, JSON and pictures: {args.out}")
+    return 1 if found.skipped else 0
 
 
 def _held_out(args: argparse.Namespace, model: HostModel) -> Batch:

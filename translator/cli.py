@@ -76,7 +76,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="*", metavar="NAME", help="translators or files [all of the model]")
     parser.add_argument(
         "--images", metavar="PATH",
-        help="folder of <class>/<photo> or <class><number>.jpg, CSV file with file and label, or imagehear",
+        help="folder of <class>/<photo> or <class><number>.jpg, list (.csv, .tsv, .jsonl) with file and label, .txt of "
+        "such files, or imagehear",
     )  # fmt: skip
     parser.add_argument("--root", type=Path, metavar="FOLDER", help="folder of the CSV's files [the CSV's own]")
     parser.add_argument(
@@ -94,7 +95,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, host: Callable[[str | None], HostModel]) -> int:
     """Run the sub-command in ``args`` and return the exit code; ``host`` opens a model by name. Raises InputError."""
-    verbs = {
+    verbs: dict[str, Callable[..., int | None]] = {
         "list": actions.list_translators,
         "train": actions.train,
         "evaluate": actions.evaluate,
@@ -102,5 +103,4 @@ def run(args: argparse.Namespace, host: Callable[[str | None], HostModel]) -> in
         "install": actions.install,
         "import": actions.import_text_files,
     }
-    verbs[args.command](args, host)
-    return 0
+    return verbs[args.command](args, host) or 0

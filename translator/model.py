@@ -182,8 +182,8 @@ def load_translator(path: str | Path) -> BaseTranslator:
         raise InputError(f"{path} is not a readable translator file") from error
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path} is not a translator: not all of its entries are tensors")
-    if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise InputError(f"{path} is damaged: some weights are not finite numbers")
+    if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{path} is damaged: its tensor {wrong[0]} holds NaN or infinite numbers")
     try:
         translator = _build({name: tensor.float() for name, tensor in state.items()}, metadata)
     except (RuntimeError, ValueError, IndexError, TypeError):

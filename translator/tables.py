@@ -45,7 +45,7 @@ class Record:
 
     line: int  # number of its first line, from 1
     fields: list[str]  # of a damaged line: its text, split at every delimiter
-    error: str | None = None  # None, UNREADABLE or BAD_QUOTES: what the line "is" or "has"
+    error: str | None = None  # what the line "is" or "has": UNREADABLE, BAD_QUOTES, or too many fields
 
 
 class Table:
@@ -57,7 +57,7 @@ class Table:
         quoted: whether quotation marks enclose fields; if not, they are ordinary characters.
         header: whether the first line names the columns; ``names`` has them as ``column_name`` gives them.
         columns: fields of every record. A line whose quotes lead to another number is split at every delimiter and
-            marked BAD_QUOTES. None: any number.
+            marked BAD_QUOTES. None: any number, but more than the header has are an error unless they are blank.
 
     Raises InputError, also while iterating: the file cannot be read.
     """
@@ -78,6 +78,7 @@ class Table:
         if told:
             self._skipped, delimiter = number, delimiter or told[1]
         self.delimiter = delimiter or max(DELIMITERS, key=first.count)
+        self.names: list[str] = []
         named = next(self._records(), None) if header else None
         self.names = [column_name(name) for name in named.fields] if named else []
 
@@ -100,6 +101,8 @@ class Table:
             elif self.quoted and '"' in text:
                 joined = self._unquote(line, ahead, lines)
                 fields, error = (joined, None) if joined else (fields, BAD_QUOTES)
+            if error is None and self.names and any(field.strip() for field in fields[len(self.names) :]):
+                error = f'has more fields than the header; quote what has a "{self.delimiter}" in it'
             yield Record(number, fields, error)
 
     def _unquote(self, line: Line, ahead: deque[Line], lines: Iterator[Line]) -> list[str] | None:

@@ -4,8 +4,8 @@ Two kinds of folders are read: ours, whose ``clap/`` holds both towers of CLAP a
 diffusers' AudioLDMPipeline saves, as in the hub's cvssp/audioldm repositories, with ``text_encoder/`` and
 ``tokenizer/`` instead and no audio tower.
 
-The libraries' ``from_pretrained`` would read the tensors too, but it reads whole files where a run needs one tower of
-two, initialises at random what it then overwrites, and prints. Torch is imported in functions: lists need none.
+The libraries' ``from_pretrained`` reads whole files where a run needs one tower of two, initialises at random what it
+then overwrites, and prints. Torch is imported in functions: lists need none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import is_zipfile
 
 from safetensors import SafetensorError, safe_open
@@ -34,11 +34,8 @@ M = TypeVar("M", bound="nn.Module")
 
 INDEX = "model_index.json"
 WEIGHTS = (  # diffusers' and transformers' names, in order of preference
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-)
+    "diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin",
+)  # fmt: skip
 WEIGHTED_PARTS = ("unet", "vae", "vocoder", "clap", "clip")
 HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the hub's layout names
 CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
@@ -186,36 +183,37 @@ def _check_audio_tower(folder: ModelFolder) -> None:
 
 
 def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
-    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError.
+    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError, also for NaN.
 
     A .bin file is a pickle, of which nothing but tensors is read.
     """
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_pickle
     try:
-        chosen = read(path, tuple(prefixes))
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                chosen = {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}
+        else:
+            chosen = {name: tensor for name, tensor in _unpickle(path).items() if name.startswith(tuple(prefixes))}
     except (OSError, SafetensorError, ValueError):
         raise InputError(f"the model's file {path} is missing or damaged") from None
+    check_finite(chosen, path)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
 
 
-def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    with safe_open(path, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefixes)}
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises InputError if one of the ``tensors`` of the file ``path`` holds NaN or infinite numbers."""
+    for name, tensor in tensors.items():
+        # A sum is quicker, but may overflow.
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
 
 
-def _read_pickle(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
+def _unpickle(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-        return {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
+        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path)))
     except Exception as error:  # whatever pickle and zip find wrong
         raise ValueError from error
-
-
-def from_config(network: type[M], config: Mapping[str, Any]) -> M:
-    """``network.from_config(config)`` of diffusers, whose annotation allows a tuple as well."""
-    return cast(Any, network).from_config(config)
 
 
 def load(
@@ -263,10 +261,8 @@ def fingerprint(weights: Path, projections: tuple[str, str]) -> str:
 
     The same values saved in another precision keep their name. Raises InputError.
     """
-    digest = hashlib.sha256()
-    for array in _read(weights, projections):
-        digest.update(array.astype("<f4").tobytes())
-    return digest.hexdigest()[:12]
+    content = b"".join(array.astype("<f4").tobytes() for array in _read(weights, projections))
+    return hashlib.sha256(content).hexdigest()[:12]
 
 
 def dimension(weights: Path, projections: tuple[str, str]) -> int:
@@ -275,14 +271,20 @@ def dimension(weights: Path, projections: tuple[str, str]) -> int:
 
 
 def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    import numpy as np
+
     try:
         if weights.suffix == ".bin":
             tensors = read_tensors(weights, names)
             return [tensors[name].numpy() for name in names]
         with safe_open(weights, framework="np") as file:
-            return [file.get_tensor(name) for name in names]
+            found = [file.get_tensor(name) for name in names]
     except (OSError, KeyError, SafetensorError):
         raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
+    for name, array in zip(names, found, strict=True):
+        if not np.isfinite(array).all():
+            raise InputError(f"{weights} is damaged: its tensor {name} holds NaN or infinite numbers")
+    return found
 
 
 def clip_fingerprint(weights: Path) -> str:

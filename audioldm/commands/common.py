@@ -1,4 +1,4 @@
-"""What our commands share: a parser, exit codes, messages and how far a run is."""
+"""What our commands share: a parser, exit codes, messages, how far a run is, and the job to do."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn, TextIO
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ..errors import InputError
+from ..options import GenerateOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..generation import Sound
+    from ..inputs.prompt import Prompt
+    from ..inputs.sounds import Original
+    from ..latent_diffusion.model import LatentDiffusion
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
@@ -155,3 +165,89 @@ class Progress:
         left = round(seconds / self.done * (self.total - self.done))
         told = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
         return f"{self.done} of {self.total} {self.unit}s are done, about {told} left"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request, from the command or the page: read, and checked as far as that needs no model."""
+
+    given: dict[str, Any]  # options by name; None: left to the model
+    prompts: tuple[Prompt, ...] = ()
+    weights: tuple[float, ...] | None = None  # one for each prompt; None: 1 each
+    negative: Prompt | None = None
+    original: Original | None = None  # the sound that an edit begins with
+    translator: str | None = None
+
+    def check(self, model: LatentDiffusion) -> GenerateOptions:
+        """The options over the model's own defaults, once it is known that it can make this. Raises InputError."""
+        from .. import registry
+        from ..conditioning import check_negative, check_prompts
+
+        options = GenerateOptions.build(self.given, model.defaults)
+        check_negative(self.negative, options.guidance_scale)
+        if self.translator is not None:
+            registry.load_translator(model, self.translator)
+        prompts = [*self.prompts, self.negative] if self.negative else self.prompts
+        check_prompts(model, prompts, self.translator)
+        return options
+
+
+def given_options(values: dict[str, Any], original: Original | None) -> dict[str, Any]:
+    """``values`` by name of option, with the length of the sound to edit where no duration is among them.
+
+    Raises InputError if they cannot be right for any model.
+    """
+    given = dict(values)
+    if original is not None and given.get("duration") is None:
+        given["duration"] = original.duration
+    GenerateOptions.build(given)
+    return given
+
+
+def steps(options: GenerateOptions) -> int:
+    """How often ``make`` calls ``on_step``."""
+    return options.steps_run * options.batchsize * options.n_candidates
+
+
+def condition(
+    model: LatentDiffusion, job: Job, on_note: Callable[[str], object] = log.warning
+) -> tuple[Tensor, Tensor | None]:
+    """The condition (1, 512) of all prompts, and the one to avoid, if any. Raises InputError."""
+    from .. import conditioning
+
+    vector = conditioning.condition_all(model, job.prompts, job.weights, job.translator, on_note)
+    negative = conditioning.encode_prompt(model, job.negative, job.translator, on_note) if job.negative else None
+    return vector, negative
+
+
+def make(
+    model: LatentDiffusion,
+    job: Job,
+    options: GenerateOptions,
+    conditions: tuple[Tensor, Tensor | None],
+    began: float,
+    on_step: Callable[[], object] | None = None,
+    on_note: Callable[[str], object] = log.warning,
+    frugal: bool = False,
+) -> Iterator[tuple[Sound, dict[str, Any]]]:
+    """Each sound as soon as it is made, with its record.
+
+    Args:
+        options: those that ``job.check`` returned.
+        conditions: those that ``condition`` returned.
+        began: when the run began, on the clock of time.perf_counter.
+        on_step, on_note, frugal: as for generation.generate.
+    """
+    from .. import generation
+    from ..outputs.destination import make_record
+
+    vector, negative = conditions
+    shared = make_record(
+        model, job.prompts, job.translator, options,
+        weights=job.weights, negative=job.negative, original=job.original,
+    )  # fmt: skip
+    sounds = generation.generate(
+        model, vector, options, on_step, negative=negative, original=job.original, frugal=frugal, on_note=on_note
+    )
+    for sound in sounds:
+        yield sound, {**shared, **sound.record(time.perf_counter() - began)}

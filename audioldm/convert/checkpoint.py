@@ -141,12 +141,15 @@ def convert(
     ``dtype``: of the weights on disk (DTYPES). ``tokenizer``: a folder with RoBERTa's; None leaves it out, and text
     prompts with it. Raises InputError.
     """
+    from ..checkpoints.layout import check_finite
     from . import clap, unet, vae, vocoder
 
     if os.path.lexists(folder):
         raise InputError(f"{folder} already exists; refusing to overwrite it")
     extra = extra or ExtraSettings()
     parts = split(read(path))
+    for tensors in parts.values():
+        check_finite(tensors, path)
     rates = extra.upsample_rates or vocoder.UPSAMPLE_RATES
     dilations = extra.dilations or vocoder.DILATIONS
     converted = {

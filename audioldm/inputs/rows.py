@@ -165,10 +165,7 @@ def _table(path: str, on_note: OnNote) -> Iterator[Row]:
     for record in table:
         fields, text = record.fields, table.delimiter.join(record.fields)
         if record.error:
-            yield _bad(record.line, record.error, text if record.error == UNREADABLE else "")
-        elif any(field.strip() for field in fields[len(table.names) :]):
-            what = f'has more fields than the header; quote what has a "{table.delimiter}" in it'
-            yield _bad(record.line, what, text)
+            yield _bad(record.line, record.error, text)
         elif any(field.strip() for field in fields):
             pairs = list(zip(table.names, fields, strict=False))
             yield _row(path, record.line, dict(reversed(pairs)), on_note)

@@ -20,7 +20,6 @@ from ..checkpoints.layout import (
     ModelFolder,
     clap_fingerprint,
     clip_fingerprint,
-    from_config,
     load,
     open_folder,
     read_json,
@@ -32,7 +31,6 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypeVar
 
     import torch
     from torch import Tensor, nn
@@ -40,7 +38,6 @@ if TYPE_CHECKING:
     from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
     from .codec import Sizes
 
-    M = TypeVar("M", bound=nn.Module)
 
 # For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
 CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
@@ -96,7 +93,7 @@ class LatentDiffusion:
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         config = dict(self._unet_config)
-        return self._load("unet", lambda _: from_config(UNet2DConditionModel, config))
+        return self._load("unet", lambda _: UNet2DConditionModel.from_config(config))
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -135,7 +132,7 @@ class LatentDiffusion:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         adapt = hub.current_names if self.folder.in_hub_layout else dict
-        return self._load("vae", lambda config: from_config(AutoencoderKL, config), adapt)
+        return self._load("vae", AutoencoderKL.from_config, adapt)
 
     @cached_property
     def vocoder(self) -> nn.Module:
@@ -143,7 +140,7 @@ class LatentDiffusion:
         if self._config("vocoder").get("_class_name") == "SpectralVocoder":
             from .codec import SpectralVocoder
 
-            return self._load("vocoder", lambda config: from_config(SpectralVocoder, config))
+            return self._load("vocoder", SpectralVocoder.from_config)
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
         from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
 
@@ -238,7 +235,8 @@ class LatentDiffusion:
     def _config(self, part: str) -> dict[str, Any]:
         return read_json(self.folder.path / part / "config.json")
 
-    def _load(self, part: str, build: Callable[[dict[str, Any]], M], adapt: Callable[[Any], Any] = dict) -> M:
+    def _load(self, part: str, build: Callable[[dict[str, Any]], Any], adapt: Callable[[Any], Any] = dict) -> Any:
+        """The module that ``build`` makes of the part's config; diffusers' annotation allows a tuple as well."""
         with reporting(self.folder.path / part / "config.json"):
             config = self._config(part)
             return load(lambda: build(config), self.folder.weights(part), adapt=adapt).to(self.device)

@@ -32,11 +32,11 @@ from audioldm.inputs.images import check_header
 from audioldm.inputs.web import LIMITS, DownloadError, Limits, download
 from translator.files import label
 
-from ..readers.rows import OK, Row
+from ..readers.rows import NOAI, OK, Row
 from .cache import Answer, Cache
 from .embed import picture_status
 
-NOAI = "noai"  # a status; the others are DownloadError's and picture_status's
+# Statuses: NOAI, DownloadError's and picture_status's.
 FINAL = (NOAI, "not_an_image", "unusable_image", "damaged_image", "too_large", "redirects")  # and http_4xx, but for
 NOT_FINAL = ("http_401", "http_403", "http_408", "http_425", "http_429")
 PASSING = ("unreachable", "timeout", "incomplete", "damaged", "tls", "forbidden_address")  # and http_, if not final

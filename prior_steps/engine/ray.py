@@ -21,7 +21,7 @@ from typing import Any
 from audioldm.errors import InputError
 
 from .progress import Progress
-from .worker import Job, Worker
+from .worker import Job, Worker, starts_of
 from .write import Folder
 
 CORES = 2.0  # for each worker's model, if there are enough
@@ -51,15 +51,17 @@ def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None
             if result["error"]:
                 raise InputError(result["error"])
             statuses, now = json.loads(result["statuses"]), time.monotonic()
+            folder.manifest["starts"] |= json.loads(result["starts"])
             folder.add(int(result["shard"]), statuses, now - began)
             progress.add(sum(statuses.values()))
             began = now
 
 
 def _read(_: Any, job: Job, done: frozenset[int]) -> Iterator[dict[str, list[Any]]]:
-    """Read shards, one per batch."""
+    """Read shards, one per batch, each with what is known then of where the reader's files start."""
     for _, shard in groupby(job.slices(done), itemgetter(0)):
-        yield {"slices": [pickle.dumps(list(shard))]}
+        slices = pickle.dumps(list(shard))
+        yield {"slices": [slices], "starts": [json.dumps(starts_of(job.reader))]}
 
 
 class _RayWorker:
@@ -69,13 +71,13 @@ class _RayWorker:
         self.worker, self.folder = Worker(job), folder
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        (shard,) = batch["slices"]
+        (shard,), (starts,) = batch["slices"], batch["starts"]
         try:
             ((k, embedded),) = self.worker.embed(pickle.loads(shard))
             statuses = self.worker.write(self.folder, k, embedded)
         except InputError as error:  # Ray would replace it by its traceback
-            return {"shard": [-1], "statuses": ["{}"], "error": [str(error)]}
-        return {"shard": [k], "statuses": [json.dumps(statuses)], "error": [""]}
+            return {"shard": [-1], "statuses": ["{}"], "starts": ["{}"], "error": [str(error)]}
+        return {"shard": [k], "statuses": [json.dumps(statuses)], "starts": [str(starts)], "error": [""]}
 
 
 @contextmanager

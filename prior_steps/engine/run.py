@@ -9,10 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+from ..readers.rows import LEFT_OUT, OK
 from .fetch import is_temporary
 from .progress import Progress, table
 from .ray import run_on_ray
-from .worker import Job, Worker
+from .worker import Job, Worker, starts_of
 from .write import Folder
 
 ENGINES = ("local", "ray")
@@ -63,9 +64,14 @@ def run_here(worker: Worker, folder: Folder, progress: Progress) -> None:
         statuses = worker.write(folder.path, k, embedded)
         del embedded  # so that it is not in memory together with the next
         now = time.monotonic()
-        folder.manifest["starts"] = dict(getattr(worker.job.reader, "starts", {}))
+        folder.manifest["starts"] |= starts_of(worker.job.reader)
         folder.add(k, statuses, now - began)
         began = now
+
+
+def failures(folder: Folder) -> int:
+    """The number of rows that failed, without those that were left out on purpose."""
+    return sum(rows for status, rows in folder.statuses.items() if status not in (OK, *LEFT_OUT))
 
 
 def report(folder: Folder) -> str:

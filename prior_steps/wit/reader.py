@@ -20,10 +20,9 @@ from translator.tables import Table
 
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files, split_of
-from ..readers.rows import MALFORMED, TOO_LARGE, Row
+from ..readers.rows import MALFORMED, OTHER_LANGUAGE, OTHER_TYPE, TOO_LARGE, Row
 from ..readers.tables import open_table, table_rows
 
-OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"  # statuses
 CAPTIONS = ("caption_reference_description", "caption_alt_text_description")
 # The readable types in WIT. SVG is not; Wikimedia's files have rendered pictures of SVG files under the same name.
 RASTER = ("image/jpeg", "image/jpg", "image/png", "image/gif", "image/webp", "image/tiff", "image/bmp")

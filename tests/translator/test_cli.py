@@ -364,6 +364,20 @@ def test_evaluate_on_photographs(command, tiny_folder: Path) -> None:
     assert files(Path("judged")) == before
 
 
+def test_evaluate_goes_on_after_bad_rows_and_says_so(command, tiny_folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name in "abcd":
+        Image.fromarray(draw.integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(f"{name}.png")
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:5000])
+    Path("set.csv").write_text("file,label\na.png,dog\nb.png,dog\nx,y.png,dog\ngone.png,dog\ncut.png,rain\nc.png,rain\nd.png,\n")
+    code, out, err = command("evaluate", "--model", tiny_folder, "--images", "set.csv", "-o", "judged")
+    assert code == 1 and "3 pictures of 2 classes" in "\n".join(out) and "4 could not be read" in "\n".join(out)
+    for sentence in ("line 4 is left out: line 4 of set.csv has more fields", "gone.png is left out: no such file",
+                     "cut.png is left out: ", "d.png is left out: line 8 of set.csv has no value in the column label"):
+        assert sum(sentence in line for line in err) == 1, err
+    assert len(json.loads(Path("judged/evaluation.json").read_text())["skipped"]) == 4
+
+
 # audioldm --translator
 
 
