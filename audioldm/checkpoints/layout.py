@@ -2,10 +2,7 @@
 
 Two kinds of folders are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one that
 diffusers' AudioLDMPipeline saves, as in the hub's cvssp/audioldm repositories, with ``text_encoder/`` and
-``tokenizer/`` instead and no audio tower.
-
-The libraries' ``from_pretrained`` reads whole files where a run needs one tower of two, initialises at random what it
-then overwrites, and prints. Torch is imported in functions: lists need none.
+``tokenizer/`` instead and no audio tower. Torch is imported in functions: lists need none.
 """
 
 from __future__ import annotations
@@ -14,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +20,7 @@ from zipfile import is_zipfile
 from safetensors import SafetensorError, safe_open
 
 from translator.files import sha256
+from translator.zoo import rename
 
 from ..errors import InputError
 
@@ -41,7 +39,8 @@ HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the
 CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
 DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: its downloads are found there, and checked
 CLIP_PROJECTIONS = ("visual_projection.weight", "text_projection.weight")  # their weights name the space
-CLAP_PROJECTIONS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
+CLAP_PROJECTIONS = ("text_projection.linear1.weight", "text_projection.linear2.weight")
+CLAP_BOTH_TOWERS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
 IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
 
@@ -86,7 +85,7 @@ class ModelFolder:
         return self.path / ("tokenizer" if self.in_hub_layout else "clap")
 
     def part(self, name: str) -> Path:
-        """The folder of a part; "clap" is text_encoder/ in the hub's layout, unless a clap/ was put beside it."""
+        """The folder of a part; "clap" is text_encoder/ in the hub's layout unless there is a clap/."""
         if name == "clap" and self.in_hub_layout and not (self.path / "clap").is_dir():
             return self.path / "text_encoder"
         return self.path / name
@@ -170,10 +169,10 @@ def _check_audio_tower(folder: ModelFolder) -> None:
 
     Raises InputError.
     """
-    text, audio = CLAP_PROJECTIONS
-    encoder = ModelFolder(folder.path / "text_encoder", {})
-    ours = read_tensors(folder.weights("clap"), CLAP_PROJECTIONS)
-    wanted, given = read_tensors(encoder.weights("."), (text,)).get(text), ours.get(text)
+    text, audio = CLAP_BOTH_TOWERS
+    ours = read_tensors(folder.weights("clap"), CLAP_BOTH_TOWERS)
+    encoder = ModelFolder(folder.path / "text_encoder", {}).weights(".")
+    wanted, given = read_tensors(encoder, (text,)).get(text), ours.get(text)
     if audio not in ours:
         raise InputError(f"{folder.path / 'clap'} has no audio tower; remove it")
     if wanted is None or given is None or given.shape != wanted.shape or not given.allclose(
@@ -192,8 +191,11 @@ def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tenso
             with safe_open(path, framework="pt") as file:
                 chosen = {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}
         else:
-            chosen = {name: tensor for name, tensor in _unpickle(path).items() if name.startswith(tuple(prefixes))}
-    except (OSError, SafetensorError, ValueError):
+            import torch
+
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+            chosen = {name: tensor for name, tensor in state.items() if name.startswith(tuple(prefixes))}
+    except Exception:  # whatever safetensors, pickle and zip find wrong
         raise InputError(f"the model's file {path} is missing or damaged") from None
     check_finite(chosen, path)
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
@@ -207,15 +209,6 @@ def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
             raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
 
 
-def _unpickle(path: Path) -> dict[str, Tensor]:
-    import torch
-
-    try:
-        return dict(torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path)))
-    except Exception as error:  # whatever pickle and zip find wrong
-        raise ValueError from error
-
-
 def load(
     build: Callable[[], M],
     weights: Path,
@@ -224,8 +217,9 @@ def load(
 ) -> M:
     """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
 
-    Every tensor must have its place and every place its tensor, but for buffers that mean nothing (IGNORED).
-    ``adapt`` gives the tensors of an older file the names of today. Raises InputError if they do not match.
+    The libraries' ``from_pretrained`` reads whole files where one tower of two is needed, and prints. ``adapt`` gives
+    the tensors of an older file today's names. Raises InputError unless module and file have the same tensors, but for
+    those in IGNORED.
     """
     with _no_initialisation():
         module = build()
@@ -256,29 +250,22 @@ def _no_initialisation() -> AbstractContextManager[object]:
     return NoInitialisation()
 
 
-def fingerprint(weights: Path, projections: tuple[str, str]) -> str:
-    """The name of a space: the first 12 hex digits of the SHA-256 of its two projections, as little-endian float32.
+def fingerprint(weights: Path, projections: Sequence[str], dtype: str = "<f4") -> str:
+    """The name of a space: the first 12 hex digits of the SHA-256 of the projections in a weights file.
 
-    The same values saved in another precision keep their name. Raises InputError.
+    ``dtype``: what their numbers are rounded to first: "<f4", float32, or "<f2", float16, with which a model has the
+    same fingerprint when it is saved in half precision. Raises InputError.
     """
-    content = b"".join(array.astype("<f4").tobytes() for array in _read(weights, projections))
+    content = b"".join(array.astype(dtype).tobytes() for array in read_arrays(weights, projections))
     return hashlib.sha256(content).hexdigest()[:12]
 
 
-def dimension(weights: Path, projections: tuple[str, str]) -> int:
-    """How many dimensions the space has. Raises InputError."""
-    return _read(weights, projections[:1])[0].shape[0]
-
-
-def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+def read_arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The tensors called ``names`` of a weights file, without torch where that is possible. Raises InputError."""
     import numpy as np
 
     try:
-        if weights.suffix == ".bin":
-            tensors = read_tensors(weights, names)
-            return [tensors[name].numpy() for name in names]
-        with safe_open(weights, framework="np") as file:
-            found = [file.get_tensor(name) for name in names]
+        found = _arrays(weights, names)
     except (OSError, KeyError, SafetensorError):
         raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
     for name, array in zip(names, found, strict=True):
@@ -287,11 +274,27 @@ def _read(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
     return found
 
 
+def _arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    if weights.suffix == ".safetensors":
+        with safe_open(weights, framework="np") as file:
+            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
+                return [file.get_tensor(name) for name in names]
+    tensors = read_tensors(weights, names)  # with torch, which a pickle and bfloat16 need
+    return [tensors[name].numpy() for name in names]
+
+
 def clip_fingerprint(weights: Path) -> str:
     """The space of a CLIPModel or VisionTextDualEncoderModel. Raises InputError."""
     return fingerprint(weights, CLIP_PROJECTIONS)
 
 
 def clap_fingerprint(weights: Path) -> str:
-    """The space of a ClapModel. Raises InputError."""
-    return fingerprint(weights, CLAP_PROJECTIONS)
+    """The space of a ClapModel or ClapTextModelWithProjection. Raises InputError.
+
+    The text tower's projection alone names it, so that a model of the hub, which has no audio tower, is in the same
+    space as the original checkpoint. Both towers were trained into one space.
+    """
+    space = fingerprint(weights, CLAP_PROJECTIONS, "<f2")
+    with suppress(InputError):  # without an audio tower it never had another name
+        rename(fingerprint(weights, CLAP_BOTH_TOWERS), space)
+    return space

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from translator import zoo
+from translator.programs import pip_install
 
 from .. import registry
 from ..checkpoints.layout import cache_dir, read_json, reporting
@@ -26,7 +27,7 @@ class HostedModel:
     def __init__(self, name: str | None) -> None:
         self.model = registry.build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
         self.name, self.spaces = self.model.folder.name, self.model.spaces
-        self.roots, self.home = registry.translator_roots(self.model.folder), registry.translators_home()
+        self.roots, self.home = registry.translator_roots(self.model), registry.translators_home()
         self.default: str | None = self.model.folder.index.get("default_translator")
 
     def find(self, name: str) -> zoo.Entry:
@@ -92,4 +93,4 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return cli.run(parser.parse_args(argv), HostedModel)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; run: pip install audioldm-vision[train]") from None
+        raise InputError(f"{error.name} is not installed; run: {pip_install(error.name or '')}") from None

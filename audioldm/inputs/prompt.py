@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Literal
 
@@ -50,12 +50,13 @@ class Prompt:
     source: str  # as the user gave it: words, URL, file name …
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
     gain: float = 1.0  # what the samples of a sound were multiplied by, for they went beyond full scale
+    found: dict[str, Any] = field(default_factory=dict, compare=False)  # what encoding it brought up, for the record
 
     @property
     def record(self) -> dict[str, Any]:
         """What a sound's JSON says of it; the hash is of UTF-8, RGB pixels, float32 samples or float32 numbers."""
         gain = {} if self.gain == 1 else {"gain": self.gain}
-        return {"prompt": self.shown, "kind": self.kind, "content_sha256": self.sha256, **gain}
+        return {"prompt": self.shown, "kind": self.kind, "content_sha256": self.sha256, **gain, **self.found}
 
     @property
     def shown(self) -> str:

@@ -26,11 +26,11 @@ from ..checkpoints.layout import (
     read_tensors,
     reporting,
 )  # fmt: skip
-from ..checkpoints.published import explain_text_only
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from tempfile import TemporaryDirectory
 
     import torch
     from torch import Tensor, nn
@@ -59,6 +59,7 @@ class LatentDiffusion:
             raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
+        self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
         self._wanted_device = device
 
     @classmethod
@@ -217,9 +218,7 @@ class LatentDiffusion:
 
     @cached_property
     def spaces(self) -> tuple[str, str]:
-        """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
-        if not self.folder.hears:
-            raise InputError(f"the CLAP space is unknown: {explain_text_only(self.folder)}")
+        """Fingerprints of the CLIP and the CLAP space. Raises InputError."""
         return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property

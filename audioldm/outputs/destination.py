@@ -234,16 +234,18 @@ def make_record(
         mixed = [{**one, "weight": weight} for one, weight in zip(described, weights, strict=True)]
     else:
         mixed = None
-    entry = None
+    used = None
     if any(prompt.kind == "image" for prompt in (*prompts, negative) if prompt):
         entry = registry.find_translator(model, translator)
+        facts = {key: value for key, value in entry.metadata.items() if key != "captions"}  # 2,000 of a memory
+        used = {"name": entry.name, "sha256": sha256(entry.path), **facts}
     return {
-        **described[0],
+        **(described[0] if len(prompts) == 1 else {"prompt": described[0]["prompt"], "kind": "mix"}),
         "prompts": mixed,  # where there is more than the one above
         "negative_prompt": negative.record if negative else None,
         "original": original.record if original else None,
         "model": {"name": model.folder.name, "sha256": model.sha256},
-        "translator": {"name": entry.name, "sha256": sha256(entry.path), **entry.metadata} if entry else None,
+        "translator": used,
         "options": options.chosen,
         "device": str(model.device),
         "threads": torch.get_num_threads(),
