@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from translator import settings, zoo
 
-from .. import pipeline, registry, translators
+from .. import registry
 from ..checkpoints import download
 from ..checkpoints.layout import read_json
 from ..checkpoints.published import UPSTREAM
@@ -42,14 +42,14 @@ class Engine:
         ``time_limit``: seconds that one request may work. Raises InputError.
         """
         self.device, self.time_limit, self.lock = device, time_limit, threading.Lock()
-        self.first = pipeline.build_model(checkpoint, model_name=name or registry.DEFAULT_MODEL, device=device)
+        self.first = registry.build_model(checkpoint, model_name=name or registry.DEFAULT_MODEL, device=device)
         self.default = self.first.folder.name  # no visitor sees its path
         self._loaded = (self.default, self.first)
 
     def models(self) -> list[str]:
         """Names of the models that can be used without a download, the default first."""
         downloaded = [name for name in UPSTREAM if download.state(name).startswith("downloaded")]
-        return list(dict.fromkeys([self.default, *registry.names(), *downloaded]))
+        return list(dict.fromkeys([self.default, *registry.model_names(), *downloaded]))
 
     def translators(self, name: str | None) -> list[str]:
         """Names of the translators that fit a model, its own default first; what is not trained, last."""
@@ -58,9 +58,9 @@ class Engine:
             spaces = model.spaces
         except InputError:
             return []
-        found = [entry.name for root in translators.roots(model) for entry in zoo.available(root)
+        found = [entry.name for root in registry.translator_roots(model) for entry in zoo.available(root)
                  if entry.fits(*spaces)]  # fmt: skip
-        return list(dict.fromkeys([translators.default_name(model), *sorted(found), settings.MEMORY]))
+        return list(dict.fromkeys([registry.default_name(model), *sorted(found), settings.MEMORY]))
 
     def known(self, model: LatentDiffusion) -> list[str]:
         """Names of the sounds that a model was trained on, as far as it says."""
@@ -79,7 +79,7 @@ class Engine:
         if name not in self.models():
             near = registry.did_you_mean(name, self.models())
             raise InputError(f'the model "{name}" is not installed on this server{near}')
-        return pipeline.build_model(model_name=name, device=self.device)
+        return registry.build_model(model_name=name, device=self.device)
 
     def load(self, name: str | None) -> LatentDiffusion:
         """As ``open``, and the memory of another model is free again; for the holder of ``lock``."""
@@ -96,7 +96,7 @@ class Engine:
             try:
                 model = self.load(None)
                 _ = model.unet, model.vae, model.vocoder, model.unconditional, model.sha256
-                translators.load(model)
+                registry.load_translator(model)
                 _ = model.image_encoder, model.clap
             except Exception as error:
                 log.warning("%s", " ".join(str(error).split()))

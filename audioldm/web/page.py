@@ -16,6 +16,7 @@ import numpy as np
 from gradio import themes
 
 from .. import registry
+from ..commands.common import time_left
 from ..errors import InputError
 from ..inputs.sounds import read_original
 from ..options import (
@@ -30,7 +31,6 @@ from ..options import (
     TOP,
     GenerateOptions,
 )
-from ..outputs.progress import time_left
 from .engine import Cancelled, Engine, Task
 from .fields import Choice, File, Picture, Sound, field, span, weight
 from .request import Upload, for_page, named

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from translator.names import printable
+from translator.files import printable
 
-from ..commands.job import Job, given_options
+from ..commands.common import Job, given_options
 from ..conditioning import check_weights
 from ..errors import InputError
 from ..inputs.images import decode_image, load_image

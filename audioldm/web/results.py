@@ -12,10 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .. import conditioning
-from ..commands import job as jobs
+from ..commands import common
 from ..errors import InputError
 from ..outputs.destination import Destination
-from ..outputs.record import shown_source
 from ..registry import did_you_mean
 from .request import read_job
 
@@ -59,7 +58,7 @@ def make_results(engine: Engine, task: Task, values: Mapping[str, Any], folder: 
         raise InputError(f'unknown translator "{job.translator}"{did_you_mean(job.translator, fitting)}')
     options = job.check(model)
     task.text = "Reading the prompts"
-    conditions = jobs.condition(model, job, notes.append)
+    conditions = common.condition(model, job, notes.append)
     pictures = [prompt for prompt in job.prompts if prompt.kind == "image"]
     near: list[tuple[str, float]] = []
     if pictures:
@@ -70,11 +69,11 @@ def make_results(engine: Engine, task: Task, values: Mapping[str, Any], folder: 
     vector = destination.write_embedding(conditions[0][0].cpu().numpy())
     assert vector is not None
     task.text = "Making the sound" if options.batchsize == 1 else "Making the sounds"
-    task.begin(jobs.steps(options))
+    task.begin(common.steps(options))
     results = []
-    for sound, record in jobs.make(model, job, options, conditions, began, task.step, notes.append):
+    for sound, record in common.make(model, job, options, conditions, began, task.step, notes.append):
         wav = destination.write(sound.item, sound.wave, record)
-        title = " + ".join(_short(shown_source(prompt)) for prompt in job.prompts)
+        title = " + ".join(_short(prompt.shown) for prompt in job.prompts)
         results.append(Result(
             wav, wav.with_suffix(".json"), draw(sound.wave, wav.with_suffix(".png")), vector, title, sound.noise_seed,
             len(sound.wave) / 16_000, tuple(near), tuple(dict.fromkeys(notes)),
