@@ -22,6 +22,10 @@ from .spaces import SPACE, current
 
 PICKLES = (".pth", ".pt")
 JUDGED = "evaluation.json"  # beside translators: what ``evaluate -o`` found about them
+UNNAMED = (
+    "{} does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
+    "model here lives; a translator that was trained so makes unrelated sounds"
+)
 COLUMNS = ("name", "loss", "width", "data", "R@1")
 
 
