@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import InputError, zoo
-from .names import printable
+from .files import printable
 from .settings import EIGHTEEN, MEMORY, expand
 
 if TYPE_CHECKING:

@@ -21,8 +21,8 @@ from server import Server
 from wit_table import wit_line, write_wit
 
 import prior_steps.__main__ as embed_command
-from audioldm import translators
 from audioldm.latent_diffusion.model import LatentDiffusion
+from audioldm.registry import default_name, find_translator
 from prior_steps import make, plan
 from prior_steps.command import COMMANDS
 from translator.model import load_translator
@@ -52,9 +52,9 @@ def test_one_command_from_captions_to_an_installed_translator(cache: Path, tiny_
     assert "| audiocaps_cos_16 |" in out and "| ridge |" in out and "| constant |" in out
     model = LatentDiffusion.from_folder(tiny_folder, "cpu")
     for name in ("audiocaps_cos_16", "ridge"):
-        entry = translators.find(model, name)
+        entry = find_translator(model, name)
         assert entry.spaces == model.spaces and entry.path.is_relative_to(cache) and load_translator(entry.path)
-    record = json.loads(translators.find(model, "audiocaps_cos_16").path.with_suffix(".json").read_text())
+    record = json.loads(find_translator(model, "audiocaps_cos_16").path.with_suffix(".json").read_text())
     assert record["data"]["audiocaps"]["pairs"] + record["data"]["audiocaps"]["held_out"] > 100
 
     shards = {path: path.stat().st_mtime_ns for path in cache.rglob("*.parquet")}
@@ -67,12 +67,12 @@ def test_one_command_from_captions_to_an_installed_translator(cache: Path, tiny_
 def test_another_translator_of_the_name_is_not_replaced_unasked(cache: Path, tiny_folder: Path, capsys) -> None:
     assert run(capsys, "ridge", "--model", tiny_folder, *SMALL)[0] == 0
     model = LatentDiffusion.from_folder(tiny_folder, "cpu")
-    before = translators.find(model, "ridge").path.read_bytes()
+    before = find_translator(model, "ridge").path.read_bytes()
     other = ["ridge", "--model", tiny_folder, "--limit", "150", "--device", "cpu"]
     code, _, err = run(capsys, *other)
-    assert code == 2 and "--replace" in err and translators.find(model, "ridge").path.read_bytes() == before
+    assert code == 2 and "--replace" in err and find_translator(model, "ridge").path.read_bytes() == before
     code, _, err = run(capsys, *other, "--replace")
-    assert code == 0 and translators.find(model, "ridge").path.read_bytes() != before
+    assert code == 0 and find_translator(model, "ridge").path.read_bytes() != before
 
 
 def picture(shade: int) -> bytes:
@@ -99,9 +99,9 @@ def test_wit_and_conceptual_captions_to_the_end(cache: Path, tiny_folder: Path, 
     assert "embedding wit" in err and "embedding conceptual_captions" in err
     model = LatentDiffusion.from_folder(tiny_folder, "cpu")
     for name in ("wit_cos_16", "audiocaps_wit_mse_16"):
-        record = json.loads(translators.find(model, name).path.with_suffix(".json").read_text())
+        record = json.loads(find_translator(model, name).path.with_suffix(".json").read_text())
         assert record["data"]["wit"]["collections"] == {"conceptual_captions": 50, "wit": 60}
-    assert translators.default_name(model) == "tiny_cos", "the model's own choice counts"
+    assert default_name(model) == "tiny_cos", "the model's own choice counts"
 
 
 def test_the_sample_is_downloaded_once(cache: Path, tmp_path: Path, server: Server, monkeypatch) -> None:
@@ -152,7 +152,7 @@ def test_it_resumes_after_being_killed_twice(cache: Path, tiny_folder: Path, tmp
     code, out, err = run(capsys, *command)
     assert code == 0 and "embedding audiocaps 0" not in err and "| audiocaps_cos_512 |" in out
     model = LatentDiffusion.from_folder(tiny_folder, "cpu")
-    with safe_open(translators.find(model, "audiocaps_cos_512").path, "np") as file:
+    with safe_open(find_translator(model, "audiocaps_cos_512").path, "np") as file:
         assert file.metadata()["data"].startswith("audiocaps 1")
 
 
