@@ -21,6 +21,7 @@ import requests
 import urllib3
 
 from ..errors import InputError
+from ..inputs.web import read_retry_after
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try; with them used up and nothing gained, it is given up
 MAX_WAIT = 120.0  # seconds; the longest wait a server may ask for (Retry-After)
@@ -135,7 +136,7 @@ class Transfer:
         span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip())
         whole = int(span[2]) if span and span[2] != "*" else None
         if status in TEMPORARY:
-            raise _TemporaryFailure(f"the server answered {_phrase(status)}", _retry_after(headers.get("Retry-After")))
+            raise _TemporaryFailure(f"the server answered {_phrase(status)}", read_retry_after(headers))
         if status == 416 and offset:
             if whole == offset and self._size in (None, offset):
                 return None, whole
@@ -275,14 +276,6 @@ def _etag(headers: Any) -> str | None:
     """The answer's strong ETag; a weak one does not promise the same bytes."""
     etag = headers.get("ETag", "").strip()
     return etag if etag.startswith('"') else None
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a server asks to wait: a number, or until a date."""
-    try:
-        return None if value is None else float(urllib3.Retry().parse_retry_after(value))
-    except urllib3.exceptions.InvalidHeader:
-        return None
 
 
 def _phrase(status: int) -> str:
