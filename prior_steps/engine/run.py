@@ -22,7 +22,7 @@ ENGINES = ("local", "ray")
 def run(
     job: Job, out: str | Path, *, engine: str = "local", address: str | None = None, workers: int | None = None
 ) -> Folder:
-    """Do what is left of ``job`` in the folder ``out``; returns the folder, unlocked.
+    """Do the rest of ``job`` in the folder ``out``; returns the folder, unlocked.
 
     Args:
         job: what to embed.

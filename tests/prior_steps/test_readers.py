@@ -282,7 +282,7 @@ def test_a_file_that_changes_after_its_download_is_noticed(mirror, tmp_path):
     AudioCaps()
     path = tmp_path / "audiocaps" / "val.csv"
     path.write_bytes(path.read_bytes() + b"2,y,0,Added by hand\n")
-    assert len(list(AudioCaps())) == 3  # put aside, and downloaded anew
+    assert len(list(AudioCaps())) == 3  # put aside, and downloaded again
     assert path.with_name("val.csv.corrupt").is_file()
 
 
