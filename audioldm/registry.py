@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "starter"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/name
-CAPTIONS = "captions.txt"  # beside the bundled translators: what a memory of any model remembers
+CAPTIONS = "captions.txt"  # beside the bundled translators: the captions of every memory
 BETTER = "audiocaps_cos_512"  # than a memory, and all that its training needs comes with the package
 
 log = logging.getLogger("audioldm")

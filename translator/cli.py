@@ -1,4 +1,4 @@
-"""The command ``audioldm-translator``: its sub-commands and flags. ``actions`` does what they ask for."""
+"""The command ``audioldm-translator``: its sub-commands and flags. ``actions`` carries them out."""
 
 from __future__ import annotations
 

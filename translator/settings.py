@@ -97,7 +97,7 @@ def is_known(name: str) -> bool:
 
 
 def preference(name: str) -> tuple[int, int, int, str]:
-    """The smaller, the likelier a translator is the right one for pictures, as far as its name tells.
+    """A sort key: translators that are probably better for pictures, judged by their names, have a smaller one.
 
     Those that learnt from pictures go before those that learnt from sentences alone, then cos, cl, mse, then the wider
     (the tables in docs/translators.md).

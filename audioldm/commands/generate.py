@@ -135,7 +135,7 @@ def _announce(args: argparse.Namespace, model: LatentDiffusion) -> None:
 
 
 def _read(args: argparse.Namespace, many: bool) -> Job:
-    """What the arguments say, read and checked as far as that needs no model; raises InputError.
+    """The job that the arguments describe, checked as far as possible without a model. Raises InputError.
 
     ``many``: -t names a list or folder, whose prompts are not read here.
     """

@@ -1,4 +1,4 @@
-"""The command ``audioldm-translator``, and what a model lends to it: its spaces, its towers, its sounds."""
+"""The command ``audioldm-translator``, and a model's part in it: its spaces, its towers, its sounds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Bytes from a stranger, or the user's own → an RGB image, safely.
 
-A source is an http(s) URL, a `data:` URI, a local file, or what Python has for a picture. Its content alone decides
-what it is, not its name or header. Whatever is wrong with it ends in one `InputError`.
+A source is an http(s) URL, a `data:` URI, a local file, or a Python object that is a picture. Its content alone decides
+its format, not its name or header. Every fault becomes one `InputError`.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def load_image(
             file, an open one, a PIL image, or an array as `pixels.from_array` takes it.
         allow_private: whether URLs may lead to addresses that are not public;
             None: only if the environment says AUDIOLDM_ALLOW_PRIVATE_URLS=1.
-        limits: sizes and times; None: LIMITS for what comes from the web or in a data URI, OWN for the user's own.
+        limits: sizes and times; None: LIMITS for the web and data URIs, OWN for the user's own pictures.
         on_note: receives each remark for the user.
 
     Raises:
         InputError: the source is malformed, unreachable, forbidden, too large, too slow or not an image. A file that
-            ends a little too early gives what is there of the picture, with a warning.
+            ends a little too early gives its part of the picture, with a warning.
     """
     if not isinstance(source, str | PathLike):
         return _from_python(source, limits or OWN, on_note)
@@ -83,7 +83,7 @@ def load_image(
 def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: OnNote | None = None) -> Image.Image:
     """The image in the bytes of an image file, as `load_image` returns it; `name` stands for it in messages.
 
-    `on_note`: where a file ends a little too early, take what is there, and say so to this; None: refuse it.
+    `on_note`: receives a remark if a file ends a little too early and its part is used; None: refuse it.
 
     Raises:
         InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
@@ -104,7 +104,7 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
 
 
 def check_header(data: bytes, name: str, limits: Limits = LIMITS) -> None:
-    """Raise InputError as `decode_image` does, but for what only decoding would show; microseconds."""
+    """Raise InputError as `decode_image` does, except for faults that only decoding shows; microseconds."""
     with _opened(data, name, limits):
         pass
 

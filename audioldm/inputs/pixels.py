@@ -1,4 +1,4 @@
-"""What only some pictures need: arrays, data URIs, colours beyond 8 bits, damaged files, and what is said of them."""
+"""What only some pictures need: arrays, data URIs, colours beyond 8 bits, damaged files, and the errors about them."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: np.ndarray, depths: tuple[int, ...] = DEPTHS) -> np.ndarray:
-    """Numbers as uint8: the lowest of `depths` that none exceeds becomes 255; what is below 0 becomes 0."""
+    """Numbers as uint8: the lowest of `depths` that none exceeds becomes 255; negative ones become 0."""
     brightest = float(values.max())
     white = next((depth for depth in depths if brightest <= depth), brightest)
     return (values * np.float32(255 / white)).clip(0, 255).round().astype(np.uint8)
@@ -132,7 +132,7 @@ def without_metadata(data: bytes) -> bytes:
             if whole and kind == IF_WHOLE:
                 kept.append(view[at:end])
             following = -1 if whole else data.find(b"IDAT", at + 8)
-            end = following - 4 if following >= 0 else end  # its length may be what is damaged
+            end = following - 4 if following >= 0 else end  # its length may be damaged
         at = max(end, at + 12)
     return b"".join(kept)
 
@@ -140,11 +140,11 @@ def without_metadata(data: bytes) -> bytes:
 def load_cut_short(
     open_it: Callable[[], Image.Image], name: str, scans: int, on_note: Callable[[str], object]
 ) -> Image.Image | None:
-    """What is there of a picture whose file ends too early, loaded and cropped to it; None: too much is missing.
+    """The existing part of a picture whose file ends too early, cropped; None: too much is missing.
 
     Args:
-        open_it: opens the file anew.
-        name: of the file, for the remark that says what is missing.
+        open_it: opens the file again.
+        name: of the file, for the remark about the missing part.
         scans: how often the file begins a scan, if it is a JPEG.
         on_note: receives that remark.
     """
@@ -190,7 +190,7 @@ def _rows_with_content(image: Image.Image) -> np.ndarray:
 
 
 def _flat_rows(image: Image.Image) -> int:
-    """How many of the last rows are of one colour, as decoders fill in what they lack."""
+    """How many of the last rows are of one colour, as decoders fill missing rows."""
     values = np.asarray(image)
     differs = (values != values[-1, -1]).reshape(image.height, -1).any(axis=1)
     return image.height - int(differs.nonzero()[0].max(initial=-1)) - 1
@@ -223,7 +223,7 @@ def _base64(text: bytes, limits: Limits) -> bytes:
 
 
 def what_else(data: bytes, formats: Sequence[str]) -> str:
-    """What is said of ``data``, which is not an image in one of ``formats``."""
+    """The end of an error about ``data``, which is not an image in one of ``formats``."""
     head = data[:4096].lower()
     if b"<html" in head or b"<!doctype html" in head:
         return "is a web page, not an image; give the address of the image itself"
@@ -237,5 +237,5 @@ def what_else(data: bytes, formats: Sequence[str]) -> str:
 
 
 def damaged(data: bytes) -> str:
-    """What is said of ``data``, which began as an image."""
+    """The end of an error about ``data``, which begins as an image."""
     return f"is a HEIC photo that {CANNOT}" if HEIC.match(data[:12]) else "is damaged or truncated"

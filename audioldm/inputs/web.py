@@ -59,7 +59,7 @@ LIMITS = Limits()
 
 
 class DownloadError(InputError):
-    """Why there is no download: a sentence, and for whoever makes many of them, a word.
+    """Why a download failed: a sentence, and a word for tables of many downloads.
 
     ``kind``: bad_url, unreachable, forbidden_address, tls, timeout, incomplete, damaged, too_large, redirects, or
     http_ and the status code; ``retry_after``: the pause in seconds that the server asks for, if it does.
@@ -194,7 +194,7 @@ class _Guard:
         self._timer.cancel()
 
     def _expire(self) -> None:
-        """Wake whoever reads the socket: read timeouts alone would let a server send one byte at a time."""
+        """Wake the thread that reads the socket: read timeouts alone would let a server send one byte at a time."""
         self._expired = True
         if self._socket:
             with contextlib.suppress(OSError):
@@ -257,7 +257,7 @@ class _Guard:
             yield
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             failure = error
-        # Asked first: what is cut off can look like much else, such as a redirect without a target.
+        # First, because a cut-off answer can look like other faults, such as a redirect without a target.
         if self._expired:
             raise DownloadError(f"{name} took longer than {self._limits.total_s:g} seconds", "timeout") from failure
         if isinstance(failure, InputError):

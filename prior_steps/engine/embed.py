@@ -111,7 +111,7 @@ class Embedder:
     def __call__(
         self, prepared: Sequence[Prepared], on_rows: Callable[[int], object] = lambda rows: None
     ) -> Embedded:
-        """Embed what ``prepare`` returned, except failed rows; ``on_rows`` is called with numbers of done rows."""
+        """Embed the rows from ``prepare``, except failed ones; ``on_rows`` is called with numbers of done rows."""
         self._pin_precision()
         rows = [row for row, _ in prepared]
         vectors = {tower: np.full((len(rows), self.model.dimension), np.nan, np.float32) for tower in self.towers}

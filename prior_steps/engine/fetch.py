@@ -114,7 +114,7 @@ class WebFetcher:
         return [_answered(row, answers[url]) if (url := _missing_url(row)) is not None else row for row in rows]
 
     def _lane(self, host: str, urls: deque[str], answers: dict[str, Answer], stop: threading.Event) -> None:
-        """Download what is left of ``urls``, all of one host, one after the other."""
+        """Download the rest of ``urls``, all of one host, one after the other."""
         with self._lock:
             place = self._hosts.setdefault(host, _Host(self.settings.per_host))
         while not stop.is_set():

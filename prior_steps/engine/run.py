@@ -29,7 +29,7 @@ def run(
     workers: int | None = None,
     show: Callable[[str, int | None, int], Display] = Progress,
 ) -> Folder:
-    """Do what is left of ``job`` in the folder ``out``; returns the folder, unlocked.
+    """Do the rest of ``job`` in the folder ``out``; returns the folder, unlocked.
 
     Args:
         job: what to embed.

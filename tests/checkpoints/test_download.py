@@ -245,7 +245,7 @@ def test_a_damaged_file_is_found_and_replaced(source: Source, path: Path, known:
     damage(path)
     download(source.url, path, **known)
     assert path.read_bytes() == BODY and files(path) == ["", ".corrupt", ".sha256", ".verified.json"]
-    assert sum("model.ckpt.corrupt and is downloaded anew" in message for message in caplog.messages) == 1
+    assert sum("model.ckpt.corrupt and is downloaded again" in message for message in caplog.messages) == 1
 
 
 def test_a_shortened_file_is_found_and_replaced(source: Source, path: Path) -> None:

@@ -103,7 +103,8 @@ def make_all(
         used = set(sources)
     for source in sources.keys() - used:
         left = sources.pop(source)
-        report(f"{len(left)} shards of {source} ({left[0].path} …) are not used by {', '.join(order.names)}")
+        count = "one shard" if len(left) == 1 else f"{len(left)} shards"
+        report(f"not used by {', '.join(order.names)}: {count} of {source} ({left[0].path})")
     _check_device(order.device)
     pairs, done, count = read_pairs(sources, order.held_out), len(wanted), len(order.names)
     if wanted:

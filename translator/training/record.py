@@ -1,4 +1,4 @@
-"""The record of a translator, in its header and in a JSON file beside it: what it was made of, how good it is."""
+"""The record of a translator, in its header and in a JSON file beside it: its data, settings and scores."""
 
 from __future__ import annotations
 
