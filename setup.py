@@ -16,6 +16,6 @@ setup(
         "audioldm": ["py.typed"],
         "audioldm.web": ["*.html", "*.css", "*.js"],
         "translator": ["py.typed"],
-        "prior_steps": ["py.typed"],
+        "prior_steps": ["py.typed", "audiocaps/*.csv.gz"],
     },
 )

@@ -34,7 +34,7 @@ log = logging.getLogger("audioldm")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message.rstrip('.')}; {self.prog} -h lists the options")
@@ -60,7 +60,7 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read stdout has gone; let the interpreter's last flush succeed
+    except BrokenPipeError:  # the reader of stdout is gone; let the interpreter's last flush succeed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
@@ -174,7 +174,7 @@ def time_left(seconds: float) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One request, from the command or the page: read, and checked as far as that needs no model."""
+    """One request, from the command or the page: read, and checked as far as possible without a model."""
 
     given: dict[str, Any]  # options by name; None: left to the model
     prompts: tuple[Prompt, ...] = ()
