@@ -88,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
     many = any(is_list(text) for text in args.text or ())
     job = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
-    model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
+    model = pipeline.build_model(
+        args.ckpt_path, model_name=name, device=args.device, precision=args.precision, batch=args.batch
+    )
     options = job.check(model)
     if args.device != "auto":
         _ = model.device  # is it there?

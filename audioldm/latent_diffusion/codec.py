@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from .model import LatentDiffusion
 
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
-WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: what a model makes in one piece is vocoded in one piece
 VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 25
 
@@ -32,7 +31,7 @@ def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int
 
 def window_length(model: LatentDiffusion) -> int:
     """Latent frames that the model handles at once: those that its UNet was trained on."""
-    return model.sizes.trained_frames or WINDOW
+    return model.sizes.window
 
 
 @torch.inference_mode()

@@ -19,6 +19,7 @@ from ..checkpoints import hub
 from ..checkpoints.layout import WEIGHTS, ModelFolder, explain_text_only, open_folder, read_json, reporting
 from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
+from ..options import BATCH, PRECISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,8 @@ CLIP_FILES = (
     "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json",
 )  # fmt: skip
 
+WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
+
 log = logging.getLogger("audioldm")
 
 
@@ -51,27 +54,42 @@ class Sizes:
     bands: int  # of the mel
     hop_length: int  # samples for each mel frame
 
+    @property
+    def window(self) -> int:
+        """Latent frames that the model handles at once: those that its UNet was trained on."""
+        return self.trained_frames or WINDOW
+
 
 class LatentDiffusion:
     """The parts: unet, vae, vocoder, scheduler, clap, clip, image_encoder, unconditional, known_sounds.
 
-    Modules are in eval mode, without gradients, float32, on ``device``.
+    Modules are in eval mode, without gradients, on ``device``. They take and return float32; UNet, VAE and vocoder
+    compute in ``precision``.
     """
 
-    def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
-            raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
+    def __init__(
+        self, folder: ModelFolder, device: str = "auto", precision: str = "auto", batch: int | None = None
+    ) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", device):
+            raise InputError(f'unknown device "{device}"; use auto, cpu, cuda or mps')
+        PRECISION.check(precision)
+        BATCH.check(1 if batch is None else batch)
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
-        self._wanted_device = device
+        self._wanted_device, self._wanted_precision, self._wanted_batch = device, precision, batch
 
     @classmethod
-    def from_folder(cls, path: str | Path, device: str = "auto") -> LatentDiffusion:
+    def from_folder(
+        cls, path: str | Path, device: str = "auto", precision: str = "auto", batch: int | None = None
+    ) -> LatentDiffusion:
         """The model in the folder ``path``. Reads its index only; raises InputError if a part has no file.
 
-        ``device``: "cpu", "cuda", "cuda:1" … or "auto", which is a GPU if there is one.
+        Args:
+            device: "cpu", "cuda", "cuda:1" …, "mps" or "auto", which is a GPU if there is one.
+            precision: "fp32", "bf16", "fp16" or "auto", which is the fastest that is good enough on the device.
+            batch: sounds to denoise together, 1 to 64; None: as many as save time on the device.
         """
-        return cls(open_folder(path), device)
+        return cls(open_folder(path), device, precision, batch)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -85,11 +103,29 @@ class LatentDiffusion:
 
         wanted = self._wanted_device
         if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
+            gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+            wanted = next((name for name, there in gpus.items() if there), "cpu")
         device = torch.device(wanted)
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+        if (device.index or 0) >= count[device.type]:
             raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
         return device
+
+    @cached_property
+    def precision(self) -> str:
+        """What UNet, VAE and vocoder compute in: "fp32", "bf16" or "fp16"."""
+        from .precision import best_precision
+
+        return best_precision(self.device) if self._wanted_precision == "auto" else self._wanted_precision
+
+    @cached_property
+    def batch(self) -> int:
+        """How many sounds are denoised together."""
+        from .precision import best_batch
+
+        if self._wanted_batch is not None:
+            return self._wanted_batch
+        return best_batch(self.device, self.precision, self.sizes.window)
 
     @cached_property
     def unet(self) -> nn.Module:
@@ -99,7 +135,7 @@ class LatentDiffusion:
         from ..checkpoints.load import from_config
 
         config = dict(self._unet_config)
-        return self._load("unet", lambda _: from_config(UNet2DConditionModel, config))
+        return self._lower(self._load("unet", lambda _: from_config(UNet2DConditionModel, config)))
 
     @cached_property
     def sizes(self) -> Sizes:
@@ -136,8 +172,10 @@ class LatentDiffusion:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         from ..checkpoints.load import current_names, from_config
+        from .precision import channels_last
 
-        return self._load("vae", lambda config: from_config(AutoencoderKL, config), current_names)
+        vae = self._load("vae", lambda config: from_config(AutoencoderKL, config), current_names)
+        return channels_last(self._lower(vae), self.device)
 
     @cached_property
     def vocoder(self) -> nn.Module:
@@ -146,11 +184,16 @@ class LatentDiffusion:
             from ..checkpoints.load import from_config
             from .vocoder import SpectralVocoder
 
-            return self._load("vocoder", lambda config: from_config(SpectralVocoder, config))
+            return self._lower(self._load("vocoder", lambda config: from_config(SpectralVocoder, config)))
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
-        from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
 
-        return self._load("vocoder", lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)))
+        from .hifigan import HifiGan, in_two_dimensions
+        from .precision import channels_last
+
+        def build(config: dict[str, Any]) -> HifiGan:
+            return HifiGan(SpeechT5HifiGanConfig.from_dict(config))
+
+        return channels_last(self._lower(self._load("vocoder", build, in_two_dimensions)), self.device)
 
     @cached_property
     def scheduler(self) -> dict[str, Any]:
@@ -239,6 +282,11 @@ class LatentDiffusion:
 
         path = self.folder.path / "reference.safetensors"
         return read_tensors(path) if path.is_file() else {}
+
+    def _lower(self, module: M) -> M:
+        from .precision import prepare
+
+        return prepare(module, self.precision, self.device)
 
     def _config(self, part: str) -> dict[str, Any]:
         return read_json(self.folder.path / part / "config.json")

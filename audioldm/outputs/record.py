@@ -64,6 +64,8 @@ def make_record(
         "translator": _translator_record(model, translator) if any(p.kind == "image" for p in asked) else None,
         "options": _options_record(options),
         "device": str(model.device),
+        "precision": model.precision,
+        "batch": model.batch,
         "threads": torch.get_num_threads(),
         "versions": {
             "audioldm": __version__,
