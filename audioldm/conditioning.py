@@ -96,8 +96,10 @@ def encode_prompt(
         if not isinstance(network, Memory):
             return model.image_encoder([prompt.content], network)
         clip = model.clip.encode_image([prompt.content])
-        leaned_on = (f'{weight:.0%} "{caption}"' for caption, weight in network.leaned_on(clip))
-        on_note(f"the memory leaned on {', '.join(leaned_on)}")
+        leaned_on = network.leaned_on(clip)
+        prompt.found["leaned_on"] = [{"caption": caption, "weight": round(weight, 4)} for caption, weight in leaned_on]
+        said = (f'{weight:.0%} "{caption}"' for caption, weight in leaned_on)
+        on_note(f"the memory leaned on {', '.join(said)}")
         return network(clip)
     if prompt.kind == "audio":
         return model.clap.encode_audio([prompt.content])

@@ -58,6 +58,19 @@ def find(name: str) -> ModelFolder:
     raise InputError(f'unknown model "{name}"{did_you_mean(name, all_names())}')
 
 
+def is_here(name: str) -> bool:
+    """Whether ``find`` would open the model without a download."""
+    if name in UPSTREAM:
+        from .checkpoints.download import checkpoint_path
+
+        return checkpoint_path(name).is_file()
+    if name in names() or os.path.exists(os.path.expanduser(name)) or not HUB_ID.fullmatch(name):
+        return True
+    from .checkpoints.hub import is_cached
+
+    return is_cached(name)
+
+
 def _converted(checkpoint: Path, name: str | None = None) -> ModelFolder:
     from .convert.checkpoint import cached
 

@@ -20,6 +20,7 @@ EIGHTEEN = tuple(
     f"{data}_{loss}_{hidden}"
     for data, loss, hidden in itertools.product(("audiocaps", "wit", "audiocaps_wit"), LOSSES, (256, 512))
 )
+KNOWN = (*EIGHTEEN, *CLOSED_FORM, MEMORY)  # names that have a meaning for every model
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,26 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     if loss == "cl" and len(sources) > 1:  # the thesis's exception
         settings = replace(settings, lr=2e-3, epochs=60, dropout=0.5)
     return settings
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is one of KNOWN, or a variant of one of the eighteen."""
+    return name in KNOWN or re.sub("(_noise)?(_centred)?$", "", name) in EIGHTEEN
+
+
+def preference(name: str) -> tuple[int, int, int, str]:
+    """The smaller, the likelier a translator is the right one for pictures, as far as its name tells.
+
+    Those that learnt from pictures go before those that learnt from sentences alone, then cos, cl, mse, then the wider
+    (the tables in docs/translators.md).
+    """
+    try:
+        found = parse(name)
+    except InputError:
+        return 2 if name in CLOSED_FORM else 4, 0, 0, name
+    seen = ("wit",), ("audiocaps", "wit")
+    place = seen.index(found.sources) if found.sources in seen else 3
+    return place, ("cos", "cl", "mse").index(found.loss), -found.hidden, name
 
 
 def trainable(name: str) -> bool:

@@ -77,6 +77,11 @@ def snapshot(
             enable_progress_bars()
 
 
+def is_cached(repo_id: str) -> bool:
+    """Whether the model ``repo_id`` is in the hub's cache, all of it."""
+    return _cached(repo_id, None, {}) is not None
+
+
 def corrected_unet_config(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:
     """The config of an AudioLDM UNet with the right attention heads, and a sentence if that changed it.
 

@@ -166,7 +166,7 @@ def _check_audio_tower(folder: ModelFolder) -> None:
     Raises InputError.
     """
     from .load import read_tensors  # with torch, which only this needs here
-    from .spaces import CLAP_PROJECTIONS as PROJECTIONS
+    from .spaces import CLAP_BOTH_TOWERS as PROJECTIONS
 
     encoder = ModelFolder(folder.path / "text_encoder", {})
     ours = read_tensors(folder.weights("clap"), PROJECTIONS)

@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _take_positional(args)
     began = time.perf_counter()
-    from .. import batch, pipeline
+    from .. import batch, pipeline, translators
     from ..inputs.prompt import is_list
     from ..outputs import destination as destinations
     from ..outputs.progress import Progress
@@ -88,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
     many = any(is_list(text) for text in args.text or ())
     job = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = DEFAULT_MODEL if args.model_name is None else args.model_name
+    if args.ckpt_path is None:
+        translators.check_before_download(args.translator, name)
     model = pipeline.build_model(
         args.ckpt_path, model_name=name, device=args.device, precision=args.precision, batch=args.batch
     )

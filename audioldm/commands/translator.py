@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from translator import zoo
+from translator.programs import pip_install
 
 from .. import registry, translators
 from ..checkpoints.layout import cache_dir, read_json, reporting
@@ -28,7 +29,7 @@ class HostedModel:
 
         self.model = build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
         self.name, self.spaces = self.model.folder.name, self.model.spaces
-        self.roots, self.home = translators.roots(self.model.folder), translators.home()
+        self.roots, self.home = translators.roots(self.model), translators.home()
         self.default: str | None = self.model.folder.index.get("default_translator")
 
     def find(self, name: str) -> zoo.Entry:
@@ -94,4 +95,4 @@ def _run(argv: Sequence[str] | None) -> int:
     try:
         return cli.run(parser.parse_args(argv), HostedModel)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; run: pip install audioldm-vision[train]") from None
+        raise InputError(f"{error.name} is not installed; run: {pip_install(error.name or '')}") from None

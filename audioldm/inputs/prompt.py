@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -51,6 +51,7 @@ class Prompt:
     source: str  # as the user gave it: words, URL, file name …
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
     gain: float = 1.0  # what the samples of a sound were multiplied by, for they went beyond full scale
+    found: dict[str, Any] = field(default_factory=dict, compare=False)  # what encoding it brought up, for the record
 
 
 def read_prompt(prompt: Any = None, audio_file: Any = None, on_note: OnNote = log.warning) -> Prompt:

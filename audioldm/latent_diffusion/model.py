@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import WEIGHTS, ModelFolder, explain_text_only, open_folder, read_json, reporting
+from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, read_json, reporting
 from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
 from ..options import BATCH, PRECISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from tempfile import TemporaryDirectory
     from typing import TypeVar
 
     import torch
@@ -76,6 +77,7 @@ class LatentDiffusion:
         BATCH.check(1 if batch is None else batch)
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
+        self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
         self._wanted_device, self._wanted_precision, self._wanted_batch = device, precision, batch
 
     @classmethod
@@ -99,17 +101,9 @@ class LatentDiffusion:
     @cached_property
     def device(self) -> torch.device:
         """Where the modules are. Raises InputError if the device asked for is not there."""
-        import torch
+        from .precision import find_device
 
-        wanted = self._wanted_device
-        if wanted == "auto":
-            gpus = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-            wanted = next((name for name, there in gpus.items() if there), "cpu")
-        device = torch.device(wanted)
-        count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-        if (device.index or 0) >= count[device.type]:
-            raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
-        return device
+        return find_device(self._wanted_device)
 
     @cached_property
     def precision(self) -> str:
@@ -266,9 +260,7 @@ class LatentDiffusion:
 
     @cached_property
     def spaces(self) -> tuple[str, str]:
-        """Fingerprints of the CLIP and the CLAP space. Raises InputError where one of them cannot be told."""
-        if not self.folder.hears:
-            raise InputError(f"the CLAP space is unknown: {explain_text_only(self.folder)}")
+        """Fingerprints of the CLIP and the CLAP space. Raises InputError."""
         return clip_fingerprint(self.clip_files[1]), clap_fingerprint(self.folder.weights("clap"))
 
     @cached_property

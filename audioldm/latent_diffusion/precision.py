@@ -1,4 +1,4 @@
-"""In which numbers a network computes, and how many sounds go through it at once: asked of the machine.
+"""Where and in which numbers a network computes, and how many sounds go through it at once: asked of the machine.
 
 Whatever a network computes in, it takes and returns float32, so that nobody else needs to know: the sampler, the
 guidance, the mel spectrogram and the inverse STFT are always float32.
@@ -13,11 +13,22 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 AT_ONCE = 4  # sounds of a batch; more save little: on a CPU with bf16 8 take 4 % less for each, 4 take a quarter less
 BYTES = 2**20  # a generous bound for what a UNet of AudioLDM's size keeps for one latent frame of one sound
 
 M = TypeVar("M", bound=nn.Module)
+
+
+def find_device(wanted: str) -> torch.device:
+    """The device called "cpu", "cuda", "cuda:1" …, "mps", or "auto": a GPU if there is one. Raises InputError."""
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    device = torch.device(next(name for name in count if count[name]) if wanted == "auto" else wanted)
+    if (device.index or 0) >= count[device.type]:
+        raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
+    return device
 
 
 def best_precision(device: torch.device) -> str:

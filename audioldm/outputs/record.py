@@ -56,7 +56,7 @@ def make_record(
         mixed = None
     asked = [*prompts, negative] if negative else prompts
     return {
-        **described[0],
+        **(described[0] if len(prompts) == 1 else {"prompt": described[0]["prompt"], "kind": "mix"}),
         "prompts": mixed,  # where there is more than the one above
         "negative_prompt": _prompt_record(negative) if negative else None,
         "original": _original_record(original) if original else None,
@@ -101,7 +101,8 @@ def shown_source(prompt: Prompt) -> str:
 
 def _prompt_record(prompt: Prompt) -> dict[str, Any]:
     gain = {} if prompt.gain == 1 else {"gain": prompt.gain}  # of a sound beyond full scale
-    return {"prompt": shown_source(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt), **gain}
+    described = {"prompt": shown_source(prompt), "kind": prompt.kind, "content_sha256": content_hash(prompt)}
+    return {**described, **gain, **prompt.found}
 
 
 def _original_record(original: Original) -> dict[str, Any]:
@@ -130,5 +131,5 @@ def _translator_record(model: LatentDiffusion, name: str | None) -> dict[str, An
     return {
         "name": entry.name,
         "sha256": sha256(entry.path),
-        **entry.metadata,
+        **{key: value for key, value in entry.metadata.items() if key != "captions"},  # 2,000 of a memory
     }

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
+from translator.programs import pip_install
 
 from .progress import Progress
 from .worker import Job, Worker, starts_of
@@ -89,7 +90,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         import ray.data
         from ray.exceptions import RayError
     except ImportError:
-        raise InputError("--engine ray requires Ray: pip install audioldm-vision[ray]") from None
+        raise InputError(f"--engine ray requires Ray: {pip_install('ray[data]')}") from None
     ours = not ray.is_initialized()  # whether to start and stop it here
     try:
         if ours:

@@ -21,7 +21,9 @@ from filelock import Timeout
 
 from audioldm.errors import InputError
 from translator.files import PART, lock, writing
+from translator.programs import pip_install
 from translator.shards.parquet import OK, ROW_GROUP
+from translator.spaces import current
 
 from ..readers.rows import Row
 from .embed import TOWERS, Embedded
@@ -56,7 +58,7 @@ class Folder:
         again: Callable[[str], bool] = lambda status: False,
     ) -> None:
         if find_spec("pyarrow") is None:
-            raise InputError("pyarrow, which writes shards, is not installed: pip install pyarrow")
+            raise InputError(f"pyarrow, which writes shards, is not installed: {pip_install('pyarrow')}")
         self.path = Path(os.path.expanduser(path))
         self.manifest: dict[str, Any] = {"settings": dict(settings), "versions": dict(versions), "seconds": 0.0}
         self._held = ExitStack()  # the lock
@@ -87,6 +89,7 @@ class Folder:
         self.manifest["finished"] = bool(before and before.get("finished") and before.get("shards") == len(counts))
         for name, value in settings.items() if before else ():
             was = before["settings"].get(name) if before else None
+            was = current(was) if name.endswith("_space") and isinstance(was, str) else was
             if name in ("files", "reading"):  # they are what "input" is made of
                 continue
             if name == "input" and was != value and before and self._redo(before, settings, counts):

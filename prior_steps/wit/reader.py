@@ -16,6 +16,7 @@ from typing import Any
 
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
+from translator.programs import pip_install
 from translator.tables import Table
 
 from ..readers.captions import CLEANING, Cleaning
@@ -137,7 +138,7 @@ class _Parquet:
         try:
             import pyarrow.parquet
         except ImportError as error:
-            raise InputError(f"reading {self._path} requires pyarrow: pip install pyarrow") from error
+            raise InputError(f"reading {self._path} requires pyarrow: {pip_install('pyarrow')}") from error
         try:
             self._file = pyarrow.parquet.ParquetFile(self._path)
         except (OSError, ValueError) as error:  # what Arrow raises is one of these

@@ -15,6 +15,7 @@ from ..files import write
 from ..model import BaseTranslator, save_translator
 from ..settings import Settings
 from ..shards.pairs import Pairs
+from ..spaces import current
 
 
 def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
@@ -45,13 +46,18 @@ def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "data": data, **means, "settings": chosen}
 
 
+def matches(found: dict[str, Any], made: dict[str, Any]) -> bool:
+    """Whether ``found`` has all that ``made`` says; a space may have a former name. Raises KeyError, TypeError."""
+    return all((current(found[key]) if key.endswith("_space") else found[key]) == made[key] for key in made)
+
+
 def is_finished(path: Path, made: dict[str, Any]) -> bool:
     """Whether ``path`` exists and was made as ``made`` says. Raises InputError if it was made otherwise."""
     if not path.exists():
         return False
     try:
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        same = all(found[key] == value for key, value in made.items())
+        same = matches(found, made)
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:
