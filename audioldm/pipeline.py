@@ -9,12 +9,10 @@ import functools
 import numbers
 from collections.abc import Callable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from . import registry
 from .conditioning import check_weights, condition_all, encode_prompt, read_negative
 from .errors import InputError, missing_name
 from .generation import generate
@@ -22,6 +20,7 @@ from .inputs.prompt import Prompt, kind_of, read_prompts
 from .inputs.sounds import Original, read_original
 from .latent_diffusion.model import LatentDiffusion
 from .options import GenerateOptions
+from .registry import build_model
 from .utils import round_up_duration, seed_everything
 
 if TYPE_CHECKING:
@@ -43,35 +42,6 @@ GONE = {
     "DDIMSampler": "use audioldm.latent_diffusion.sampling",
     "default_audioldm_config": "a model's folder holds its configuration",
 }
-
-
-def build_model(
-    ckpt_path: str | Path | None = None,
-    config: None = None,
-    model_name: str = registry.DEFAULT_MODEL,
-    device: str | None = None,
-    *,
-    precision: str | None = None,
-    batch: int | None = None,
-) -> LatentDiffusion:
-    """The model called ``model_name`` (or at that path), or in the folder or checkpoint file ``ckpt_path``.
-
-    Its parts are read on first use. ``config`` is there for upstream's sake: a model folder carries its own.
-    Raises InputError.
-
-    Args:
-        device: "cpu", "cuda", "mps" … or None, which is a GPU if there is one.
-        precision: "fp32", "bf16", "fp16" or None, which is the fastest that is good enough on the device.
-        batch: sounds and candidates to denoise together, 1 to 64; None: as many as save time on the device.
-    """
-    if config is not None:
-        raise InputError("config must be None: the model's folder holds its configuration")
-    named = model_name if ckpt_path is None else ckpt_path
-    if not isinstance(named, str | PathLike):
-        raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
-    folder = registry.find(model_name) if ckpt_path is None else registry.open_path(ckpt_path)
-    device, precision = ("auto" if name is None else name for name in (device, precision))
-    return LatentDiffusion(folder, device, precision, batch)
 
 
 def _seed_third(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

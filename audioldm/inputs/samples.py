@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from translator.names import printable
+from translator.files import printable
 
 from ..errors import InputError
 

@@ -7,58 +7,40 @@ everything right of it never knows where the vector came from.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
-import math
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, read_json, reporting
-from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from ..checkpoints.layout import (
+    ModelFolder,
+    clap_fingerprint,
+    clip_fingerprint,
+    load,
+    open_folder,
+    read_json,
+    read_tensors,
+    reporting,
+)  # fmt: skip
 from ..errors import InputError
 from ..options import BATCH, PRECISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from tempfile import TemporaryDirectory
-    from typing import TypeVar
 
     import torch
     from torch import Tensor, nn
 
     from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
+    from .codec import Sizes
 
-    M = TypeVar("M", bound=nn.Module)
-
-# For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
-CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
-CLIP_FILES = (
-    "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json",
-)  # fmt: skip
-
-WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
 
 log = logging.getLogger("audioldm")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a model's configs say about sizes."""
-
-    channels: int  # of the latents
-    trained_frames: int | None  # latent frames that the UNet was trained on; None: its config does not say
-    multiple: int  # the UNet takes only multiples of so many latent frames
-    factor: int  # mel frames, and mel bands, for each one of the latents
-    bands: int  # of the mel
-    hop_length: int  # samples for each mel frame
-
-    @property
-    def window(self) -> int:
-        """Latent frames that the model handles at once: those that its UNet was trained on."""
-        return self.trained_frames or WINDOW
 
 
 class LatentDiffusion:
@@ -78,7 +60,7 @@ class LatentDiffusion:
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
-        self._wanted_device, self._wanted_precision, self._wanted_batch = device, precision, batch
+        self._wanted_device, self._wanted_precision, self.wanted_batch = device, precision, batch
 
     @classmethod
     def from_folder(
@@ -86,10 +68,7 @@ class LatentDiffusion:
     ) -> LatentDiffusion:
         """The model in the folder ``path``. Reads its index only; raises InputError if a part has no file.
 
-        Args:
-            device: "cpu", "cuda", "cuda:1" …, "mps" or "auto", which is a GPU if there is one.
-            precision: "fp32", "bf16", "fp16" or "auto", which is the fastest that is good enough on the device.
-            batch: sounds to denoise together, 1 to 64; None: as many as save time on the device.
+        The rest is as for registry.build_model, where None is "auto" here.
         """
         return cls(open_folder(path), device, precision, batch)
 
@@ -101,49 +80,34 @@ class LatentDiffusion:
     @cached_property
     def device(self) -> torch.device:
         """Where the modules are. Raises InputError if the device asked for is not there."""
-        from .precision import find_device
+        import torch
 
-        return find_device(self._wanted_device)
+        count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+        wanted = self._wanted_device
+        device = torch.device(next(name for name in count if count[name]) if wanted == "auto" else wanted)
+        if (device.index or 0) >= count[device.type]:
+            raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
+        return device
 
     @cached_property
     def precision(self) -> str:
         """What UNet, VAE and vocoder compute in: "fp32", "bf16" or "fp16"."""
-        from .precision import best_precision
-
         return best_precision(self.device) if self._wanted_precision == "auto" else self._wanted_precision
-
-    @cached_property
-    def batch(self) -> int:
-        """How many sounds are denoised together."""
-        from .precision import best_batch
-
-        if self._wanted_batch is not None:
-            return self._wanted_batch
-        return best_batch(self.device, self.precision, self.sizes.window)
 
     @cached_property
     def unet(self) -> nn.Module:
         """UNet2DConditionModel: (B, C, T, F) latents, timestep, class_labels (B, 512) -> (B, C, T, F)."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        from ..checkpoints.load import from_config
-
         config = dict(self._unet_config)
-        return self._lower(self._load("unet", lambda _: from_config(UNet2DConditionModel, config)))
+        return self._load("unet", lambda _: UNet2DConditionModel.from_config(config))
 
     @cached_property
     def sizes(self) -> Sizes:
         """Sizes of the latents and of the mel. Only configs are read for them, no weights."""
-        unet, vae, vocoder = self._unet_config, self._config("vae"), self._config("vocoder")
-        with reporting(self.folder.part("unet") / "config.json"):
-            frames = unet.get("sample_size")  # (frames, bands), or a number that does not say which
-            channels, halvings = int(unet["in_channels"]), len(unet["block_out_channels"]) - 1
-        with reporting(self.folder.part("vae") / "config.json"):
-            factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        with reporting(self.folder.part("vocoder") / "config.json"):
-            hop = int(vocoder["hop_length"]) if "hop_length" in vocoder else math.prod(vocoder["upsample_rates"])
-            bands = int(vocoder["model_in_dim"])
-        return Sizes(channels, int(frames[0]) if isinstance(frames, list) else None, 2**halvings, factor, bands, hop)
+        from .codec import read_sizes
+
+        return read_sizes(self._unet_config, self._config("vae"), self._config("vocoder"), self.folder)
 
     @cached_property
     def dimension(self) -> int:
@@ -165,29 +129,24 @@ class LatentDiffusion:
         """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        from ..checkpoints.load import current_names, from_config
-        from .precision import channels_last
-
-        vae = self._load("vae", lambda config: from_config(AutoencoderKL, config), current_names)
-        return channels_last(self._lower(vae), self.device)
+        adapt = hub.current_names if self.folder.in_hub_layout else dict
+        return self._load("vae", AutoencoderKL.from_config, adapt, channels_last=True)
 
     @cached_property
     def vocoder(self) -> nn.Module:
         """SpectralVocoder or AudioLDM's HiFi-GAN, as its config says: log-mel (B, frames, 64) -> waves (B, N)."""
         if self._config("vocoder").get("_class_name") == "SpectralVocoder":
-            from ..checkpoints.load import from_config
-            from .vocoder import SpectralVocoder
+            from .codec import SpectralVocoder
 
-            return self._lower(self._load("vocoder", lambda config: from_config(SpectralVocoder, config)))
+            return self._load("vocoder", SpectralVocoder.from_config)
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
 
         from .hifigan import HifiGan, in_two_dimensions
-        from .precision import channels_last
 
         def build(config: dict[str, Any]) -> HifiGan:
             return HifiGan(SpeechT5HifiGanConfig.from_dict(config))
 
-        return channels_last(self._lower(self._load("vocoder", build, in_two_dimensions)), self.device)
+        return self._load("vocoder", build, in_two_dimensions, channels_last=True)
 
     @cached_property
     def scheduler(self) -> dict[str, Any]:
@@ -215,13 +174,10 @@ class LatentDiffusion:
 
     @cached_property
     def clip_files(self) -> tuple[Path, Path]:
-        """The folder and the weights of CLIP: the model's own, or else the hub's CLIP_REPOSITORY."""
+        """The folder and the weights of CLIP: the model's own, or else the hub's."""
         if self.folder.part("clip").is_dir():
             return self.folder.part("clip"), self.folder.weights("clip")
-        path = hub.snapshot(
-            CLIP_REPOSITORY, CLIP_FILES, instead=f"a copy of it can be put into {self.folder.path / 'clip'}"
-        )
-        return path, next(path / name for name in CLIP_FILES if name in WEIGHTS and (path / name).is_file())
+        return hub.clip(instead=f"a copy of it can be put into {self.folder.path / 'clip'}")
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:
@@ -270,22 +226,76 @@ class LatentDiffusion:
 
     @cached_property
     def _references(self) -> dict[str, Tensor]:
-        from ..checkpoints.load import read_tensors
-
         path = self.folder.path / "reference.safetensors"
         return read_tensors(path) if path.is_file() else {}
-
-    def _lower(self, module: M) -> M:
-        from .precision import prepare
-
-        return prepare(module, self.precision, self.device)
 
     def _config(self, part: str) -> dict[str, Any]:
         return read_json(self.folder.path / part / "config.json")
 
-    def _load(self, part: str, build: Callable[[dict[str, Any]], M], adapt: Callable[[Any], Any] = dict) -> M:
-        from ..checkpoints.load import load
+    def _load(
+        self,
+        part: str,
+        build: Callable[[dict[str, Any]], Any],
+        adapt: Callable[[Any], Any] = dict,
+        channels_last: bool = False,
+    ) -> Any:
+        """The module that ``build`` makes of the part's config; diffusers' annotation allows a tuple as well.
+
+        ``channels_last``: lay its convolutions out as oneDNN computes them fastest.
+        """
+        import torch
 
         with reporting(self.folder.path / part / "config.json"):
             config = self._config(part)
-            return load(lambda: build(config), self.folder.weights(part), adapt=adapt).to(self.device)
+            module = load(lambda: build(config), self.folder.weights(part), adapt=adapt)
+        if channels_last and self.device.type == "cpu":
+            module.to(memory_format=torch.channels_last)
+        return lowered(module.to(self.device), self.precision)
+
+
+def best_precision(device: torch.device) -> str:
+    """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32".
+
+    Without such instructions bf16 is several times slower than float32, although torch and oneDNN offer it.
+    """
+    import torch
+
+    if device.type != "cpu":
+        return "fp16"
+    asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16" if torch.backends.mkldnn.is_available() and any(asked) else "fp32"
+
+
+def lowered(module: Any, precision: str) -> Any:
+    """``module`` with parameters in ``precision``. It takes and returns float32, so that nobody else needs to know.
+
+    Buffers (windows, means) stay as they are. In fp16 a VAE whose config says ``force_upcast`` stays float32, as its
+    numbers may be beyond what fp16 holds.
+    """
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if precision == "fp32" or precision == "fp16" and getattr(module.config, "force_upcast", False):
+        return module
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    # A VAE is called by its methods, which lead into its children.
+    for called in module.children() if hasattr(module, "decode") else [module]:
+        called.register_forward_pre_hook(functools.partial(_lower_inputs, dtype), with_kwargs=True)
+        called.register_forward_hook(lambda _, inputs, output: _cast(output, torch.float32))
+    return module
+
+
+def _lower_inputs(dtype: torch.dtype, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+    """But for a timestep, the second one, which bf16 would round to a multiple of four."""
+    return (_cast(args[0], dtype), *args[1:]), {name: _cast(value, dtype) for name, value in named.items()}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """A tensor, or diffusers' holder of tensors, in ``dtype``; anything else as it is."""
+    if hasattr(value, "is_floating_point"):
+        return value.to(dtype) if value.is_floating_point() else value
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {field.name: _cast(getattr(value, field.name), dtype) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **fields)

@@ -9,20 +9,18 @@ import pytest
 import torch
 
 import audioldm
+from audioldm import generation
 from audioldm.audio import log_mel
-from audioldm.latent_diffusion import precision
-from audioldm.latent_diffusion.model import LatentDiffusion
+from audioldm.latent_diffusion.model import LatentDiffusion, best_precision
 from audioldm.latent_diffusion.sampling import clamp_runaway, draw
-
-CPU = torch.device("cpu")
 
 
 def test_bf16_changes_a_sound_far_less_than_another_seed_does() -> None:
     options = {"duration": 2.0, "ddim_steps": 10, "n_candidate_gen_per_text": 1}
     mels = {}
-    for name in ("fp32", "bf16"):
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         model = audioldm.build_model(device="cpu", precision=name)
-        assert next(model.unet.parameters()).dtype == precision.DTYPES[name] == next(model.vae.parameters()).dtype
+        assert next(model.unet.parameters()).dtype == dtype == next(model.vae.parameters()).dtype
         for prompt in ("a dog barking", "rain falling"):
             for seed in (1, 2):
                 wave = audioldm.text_to_audio(model, prompt, seed=seed, **options)[0]
@@ -63,17 +61,22 @@ def test_bf16_is_chosen_only_where_the_machine_has_it(monkeypatch: pytest.Monkey
     for flags, chosen in (((False, False), "fp32"), ((True, False), "bf16"), ((False, True), "bf16")):
         for name, there in zip(("_is_avx512_bf16_supported", "_is_amx_tile_supported"), flags, strict=True):
             monkeypatch.setattr(torch.cpu, name, lambda there=there: there, raising=False)
-        assert precision.best_precision(CPU) == chosen
-    assert precision.best_precision(torch.device("cuda")) == precision.best_precision(torch.device("mps")) == "fp16"
-    assert precision.best_batch(CPU, "fp32", 256) == 1 < precision.best_batch(CPU, "bf16", 256)
+        assert best_precision(torch.device("cpu")) == chosen
+    assert best_precision(torch.device("cuda")) == best_precision(torch.device("mps")) == "fp16"
 
 
-def test_a_batch_fits_into_the_memory_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_is_what_saves_time_and_fits(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def size(device: str, *more: object) -> int:
+        model = LatentDiffusion.from_folder(tiny_folder, "cpu", *more)
+        model.__dict__["device"] = torch.device(device)  # a GPU that is not there
+        return generation.batch_size(model)
+
+    assert size("cpu", "fp32") == 1 < size("cpu", "bf16") and size("cpu", "fp32", 7) == 7
     sizes = []
     for free in (2**40, 2**30, 2**20):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 2**40))
-        sizes.append(precision.best_batch(torch.device("cuda"), "fp16", 256))
-    assert sizes == [precision.AT_ONCE, 2, 1]
+        sizes.append(size("cuda", "fp16"))
+    assert sizes == [generation.AT_ONCE, 2, 1]
 
 
 def test_hifi_gan_in_two_dimensions_is_the_same(tiny_model: LatentDiffusion) -> None:
