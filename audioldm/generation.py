@@ -40,14 +40,14 @@ log = logging.getLogger("audioldm")
 
 @dataclass(frozen=True)
 class Sound:
-    """One result: ``wave`` float32 (N,) in [-0.99, 0.99] at 16 kHz, and what it takes to make it again."""
+    """One result: ``wave`` float32 (N,) in [-0.99, 0.99] at 16 kHz, and the facts that make it again."""
 
     wave: np.ndarray
     item: int  # which of the batch, from 0
     candidate: int  # which of the item's candidates was kept, from 0
     noise_seed: int  # as the seed of a run with one sound and one candidate, it gives this wave
     similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
-    gain: float = 1.0  # of an edit: what all of the wave was multiplied by, so that nothing is clipped
+    gain: float = 1.0  # of an edit: factor on the whole wave, so that nothing is clipped
 
     def record(self, elapsed: float) -> dict[str, Any]:
         """What its JSON says of it alone. ``elapsed``: seconds since the run began."""
@@ -83,7 +83,7 @@ def denoise(
 ) -> Tensor:
     """Latents (B, C, T, F) for the condition ``vector`` (1, 512), all noise of each drawn from one of B ``seeds``.
 
-    ``negative`` (1, 512): the condition to avoid, in place of that of the empty text.
+    ``negative`` (1, 512): the condition to avoid; None: the condition of the empty text.
     """
     from .latent_diffusion import sampling
     from .latent_diffusion.codec import latent_shape
@@ -168,7 +168,7 @@ def generate(
         best = int(np.argmax(ranks)) if ranks else 0
         if gains[best] < 1:
             softer = -20 * np.log10(gains[best])
-            on_note(f"what is new is too loud for full scale: all of the sound is made {softer:.1f} dB softer")
+            on_note(f"the new part is beyond full scale: the whole sound is made {softer:.1f} dB softer")
         seed = seeds[item * options.n_candidates + best]
         yield Sound(waves[best], item, best, seed, ranks[best] if ranks else None, gains[best])
 

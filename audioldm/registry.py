@@ -36,12 +36,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "starter"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/name
-CAPTIONS = "captions.txt"  # beside the bundled translators: what a memory of any model remembers
+CAPTIONS = "captions.txt"  # beside the bundled translators: the captions of every memory
 BETTER = "audiocaps_cos_512"  # than a memory, and all that its training needs comes with the package
-THESIS = (
-    "%s does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
-    "model here lives; a translator that was trained so makes unrelated sounds"
-)
 
 log = logging.getLogger("audioldm")
 
@@ -251,7 +247,7 @@ def load_translator(model: LatentDiffusion, name: str | None = None) -> nn.Modul
         translator = networks.load_translator(entry.path)
         _check_dimensions(model, entry, cast(int, translator.dim))
         if None in entry.spaces:
-            log.warning(THESIS, entry.path)
+            log.warning(zoo.UNNAMED.format(entry.path))
         if name is None and entry.name == settings.MEMORY:
             log.warning(
                 '%s has no trained translator: "%s" is used, which needs no training; a better one: %s',

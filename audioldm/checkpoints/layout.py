@@ -58,7 +58,7 @@ class ModelFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name; for a folder in the hub's cache, that of its repository ("cvssp/audioldm")."""
+        """The folder's name; for a folder in the hub's cache, the repository's name ("cvssp/audioldm")."""
         repository = self.path.parent.parent.name
         if self.path.parent.name == "snapshots" and repository.startswith("models--"):
             return repository.removeprefix("models--").replace("--", "/", 1)
@@ -237,7 +237,7 @@ def load(
 
 
 def _no_initialisation() -> AbstractContextManager[object]:
-    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights take seconds, in vain."""
+    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights would take seconds and be overwritten."""
     from torch.overrides import TorchFunctionMode
 
     class NoInitialisation(TorchFunctionMode):
@@ -253,8 +253,8 @@ def _no_initialisation() -> AbstractContextManager[object]:
 def fingerprint(weights: Path, projections: Sequence[str], dtype: str = "<f4") -> str:
     """The name of a space: the first 12 hex digits of the SHA-256 of the projections in a weights file.
 
-    ``dtype``: what their numbers are rounded to first: "<f4", float32, or "<f2", float16, with which a model has the
-    same fingerprint when it is saved in half precision. Raises InputError.
+    ``dtype``: the type to which their numbers are rounded first: "<f4", float32, or "<f2", float16, which gives a
+    model the same fingerprint when it is saved in half precision. Raises InputError.
     """
     content = b"".join(array.astype(dtype).tobytes() for array in read_arrays(weights, projections))
     return hashlib.sha256(content).hexdigest()[:12]

@@ -1,7 +1,7 @@
 """Many prompts in one run: the rows of a list → sounds → a manifest with a line for each, made or failed.
 
-A rerun skips what the manifest says is done, and makes again what failed or has lost a file. A row is known by its
-key: a hash over its name, its words or picture, the options, the model and the translator.
+A rerun skips the rows that the manifest calls done. It repeats rows that failed or whose files are missing. A row's
+key is a hash over its name, its words or picture, the options, the model and the translator.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(
     original: Original | None = None,
     announce: Callable[[], object] = lambda: None,
 ) -> int:
-    """Make what is not made yet of the list or folder ``source``; returns the exit code: 0, or 1 if rows failed.
+    """Make the missing sounds of the list or folder ``source``; returns the exit code: 0, or 1 if rows failed.
 
     ``options`` and ``translator`` are for rows that do not say otherwise, ``negative`` and ``original`` (the sound
     that an edit begins with) for all. ``announce`` is called once all is well and before anything is made. The paths
@@ -64,7 +64,7 @@ def run(
     damaged. What is wrong with a row is a failed row.
     """
     listed = rows.read(source)
-    first = next(listed)  # what is wrong with the list is said before a folder is made
+    first = next(listed)  # a bad list is reported before a folder is made
     with Manifest(folder) as manifest:
         announce()
         batch = Batch(model, options, translator, manifest, negative, original)

@@ -37,7 +37,7 @@ log = logging.getLogger("audioldm")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message.rstrip('.')}; {self.prog} -h lists the options")
@@ -65,7 +65,7 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read stdout has gone; let the interpreter's last flush succeed
+    except BrokenPipeError:  # the reader of stdout is gone; let the interpreter's last flush succeed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except Exception as error:
@@ -168,13 +168,13 @@ class Progress:
         if self.total is None:
             return f"{self.done} {self.unit}s are done"
         left = round(seconds / self.done * (self.total - self.done))
-        told = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
-        return f"{self.done} of {self.total} {self.unit}s are done, about {told} left"
+        time_left = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
+        return f"{self.done} of {self.total} {self.unit}s are done, about {time_left} left"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One request, from the command or the page: read, and checked as far as that needs no model."""
+    """One request, from the command or the page: read, and checked as far as possible without a model."""
 
     given: dict[str, Any]  # options by name; None: left to the model
     prompts: tuple[Prompt, ...] = ()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .model import LatentDiffusion
     from .sampling import Predict
 
-FADE = 4  # mel frames, 40 ms: how long what is made new takes to come in from what is kept
+FADE = 4  # mel frames, 40 ms: length of the fade from the kept to the new part
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def make_region(model: LatentDiffusion, options: GenerateOptions) -> Region:
 
     Made new is each range given: a time at all frequencies, and frequencies at all times. Latents that hold any of
     it are made new, but in mel and wave all is kept that is outside of it. Inside, along time, the original fades out
-    over 40 ms, so that nothing begins at once. Raises InputError if nothing is to be made new.
+    over 40 ms, so that nothing begins abruptly. Raises InputError if the region is empty.
     """
     _, _, length, height = latent_shape(model, options.duration)
     factor = model.sizes.factor

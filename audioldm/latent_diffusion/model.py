@@ -168,7 +168,7 @@ class LatentDiffusion:
         return ClipEncoder(*self.clip_files, self.device)
 
     def release(self, *parts: str) -> None:
-        """Forget ``parts`` ("clip" …), and with them their memory; they are read anew if they are used again."""
+        """Release ``parts`` ("clip" …) and their memory; they are read again if they are used again."""
         for part in parts:
             self.__dict__.pop(part, None)
 

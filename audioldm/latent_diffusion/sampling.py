@@ -1,7 +1,7 @@
 """From noise to latents: plain functions over a ``predict`` function and a scheduler.
 
 ``denoise`` begins with noise, ``denoise_from`` with latents and noise added to them (style transfer),
-``denoise_masked`` keeps what a mask says (inpainting). All their random numbers come from ``draw``.
+``denoise_masked`` keeps the masked part (inpainting). All their random numbers come from ``draw``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .codec import blend
 # Where noise comes from: a generator on the CPU, so that all devices agree, or one for each row of a batch; or ready
 # tensors in the order in which they would have been drawn (to replay the noise of another program).
 Noise = torch.Generator | Sequence[torch.Generator] | Iterator[Tensor]
-# (latents (B, C, T, F), timestep) -> what the network predicts for them, guidance included.
+# (latents (B, C, T, F), timestep) -> the network's prediction, guidance included.
 Predict = Callable[[Tensor, Tensor], Tensor]
 
 # What the UNet was trained with; every sampler takes these from the model's scheduler_config.json.
@@ -266,8 +266,8 @@ def denoise_from(
 ) -> Tensor:
     """Add noise to ``clean`` (B, C, T, F) and run the last ``steps`` steps of the scheduler (style transfer).
 
-    0 steps return ``clean``; all steps begin with noise alone. In between, the noise added is that of the first step
-    that is run, or, as upstream does with DDIM, of the one before. Draws: the noise added, then that of each step.
+    0 steps return ``clean``; all steps begin with noise alone. In between, the noise added has the level of the
+    first step that is run, or with DDIM, as upstream, of the step before. Draws: the noise added, then each step's.
     ``more``: eta and on_step of ``denoise``.
     """
     start = len(scheduler.timesteps) - steps

@@ -103,7 +103,7 @@ def test_tables_that_are_none(tmp_path: Path, content: str) -> None:
     ("set.csv", "first.jpg,rain", "first.jpg has been listed before"),
     ("set.csv", '"a.jpg,dog', "line 3 of .* has an unmatched quotation mark"),
     ("set.csv", b"\xff.jpg,dog", "line 3 of .* is not UTF-8 text"),
-    ("set.csv", "a,b.jpg,dog", 'line 3 of .* has more fields than the header; quote what has a "," in it'),
+    ("set.csv", "a,b.jpg,dog", 'line 3 of .* has more fields than the header; quote fields that contain ","'),
     ("set.jsonl", "[1]", "line 3 of .* is not a JSON object"),
     ("set.jsonl", "{", "line 3 of .* is not a JSON object"),
     ("set.jsonl", '{"file": "a.jpg", "label": ["dog"]}', "line 3 of .* has a list or an object where a text belongs"),
