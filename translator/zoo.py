@@ -26,15 +26,11 @@ from . import InputError
 SPACE = re.compile(r"[0-9a-z]{1,64}")
 _current = {"490663384519": "9514d24e30e0"}  # CLAP of the bundled starter, which its translators still call so
 PICKLES = (".pth", ".pt")
-<<<<<<< HEAD
-JUDGED = "evaluation.json"  # beside translators: what ``evaluate -o`` found about them
+JUDGED = "evaluation.json"  # beside translators: the results of ``evaluate -o``
 UNNAMED = (
     "{} does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
     "model here lives; a translator that was trained so makes unrelated sounds"
 )
-=======
-JUDGED = "evaluation.json"  # beside translators: the results of ``evaluate -o``
->>>>>>> main
 COLUMNS = ("name", "loss", "width", "data", "R@1")
 
 

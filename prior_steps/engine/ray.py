@@ -28,13 +28,8 @@ from .write import Folder
 CORES = 2.0  # for each worker's model, if there are enough
 
 
-<<<<<<< HEAD
 def run_on_ray(job: Job, folder: Folder, progress: Display, address: str | None, workers: int | None) -> None:
-    """Do what is left of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
-=======
-def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None, workers: int | None) -> None:
     """Do the rest of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
->>>>>>> main
     with _cluster(address) as ray:
         cores, gpus = (ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU"))
         count = workers or max(1, int(gpus if gpus and job.device != "cpu" else cores / CORES))

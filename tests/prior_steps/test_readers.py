@@ -252,46 +252,6 @@ def test_an_unknown_split(tmp_path):
         AudioCaps(splits=["dev"])
 
 
-<<<<<<< HEAD
-=======
-@pytest.fixture
-def mirror(tmp_path, monkeypatch):
-    """A server with three small files in the place of the published ones; their hashes are the known ones."""
-    with Server() as server:
-        sources = {}
-        for split in audiocaps.SHA256:
-            body = f"{HEADER}1{split},x,0,A {split} passes\n".encode()
-            sources[split] = Source(server, f"/dataset/{split}.csv", body)
-            monkeypatch.setitem(audiocaps.SHA256, split, hashlib.sha256(body).hexdigest())
-        monkeypatch.setattr(audiocaps, "URL", server.url("/dataset/"))
-        monkeypatch.setenv("AUDIOLDM_CACHE_DIR", str(tmp_path))
-        yield sources
-
-
-def test_the_published_files_are_downloaded_once(mirror, tmp_path):
-    captions = ["A train passes", "A val passes", "A test passes"]
-    assert [row.caption for row in AudioCaps()] == captions
-    assert [row.caption for row in AudioCaps(splits=["val"])] == captions[1:2]
-    assert len(mirror["train"].server.requests) == 3
-    assert (tmp_path / "audiocaps" / "train.csv").is_file()
-
-
-def test_files_that_are_not_the_published_ones_are_refused(mirror, tmp_path):
-    mirror["val"].body += b"2,y,0,Added later\n"
-    with pytest.raises(InputError, match="not the published file"):
-        AudioCaps()
-    assert not (tmp_path / "audiocaps" / "val.csv").exists()
-
-
-def test_a_file_that_changes_after_its_download_is_noticed(mirror, tmp_path):
-    AudioCaps()
-    path = tmp_path / "audiocaps" / "val.csv"
-    path.write_bytes(path.read_bytes() + b"2,y,0,Added by hand\n")
-    assert len(list(AudioCaps())) == 3  # put aside, and downloaded again
-    assert path.with_name("val.csv.corrupt").is_file()
-
-
->>>>>>> main
 # WIT
 
 
