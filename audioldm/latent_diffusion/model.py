@@ -66,10 +66,7 @@ class LatentDiffusion:
     def from_folder(
         cls, path: str | Path, device: str = "auto", precision: str = "auto", batch: int | None = None
     ) -> LatentDiffusion:
-        """The model in the folder ``path``. Reads its index only; raises InputError if a part has no file.
-
-        The rest is as for registry.build_model, where None is "auto" here.
-        """
+        """As ``registry.build_model``, of the folder ``path``. Raises InputError if a part has no file."""
         return cls(open_folder(path), device, precision, batch)
 
     @property
