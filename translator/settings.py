@@ -16,6 +16,7 @@ from . import InputError
 LOSSES = ("mse", "cos", "cl")
 CLOSED_FORM = ("procrustes", "ridge")
 MEMORY = "memory"
+PART_OF = {"conceptual_captions": "wit"}  # collections that count as another source, as in the thesis
 EIGHTEEN = tuple(
     f"{data}_{loss}_{hidden}"
     for data, loss, hidden in itertools.product(("audiocaps", "wit", "audiocaps_wit"), LOSSES, (256, 512))
@@ -83,6 +84,11 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     if loss == "cl" and len(sources) > 1:  # the thesis's exception
         settings = replace(settings, lr=2e-3, epochs=60, dropout=0.5)
     return settings
+
+
+def expand(given: Iterable[str]) -> list[str]:
+    """Names without repetitions; "all" stands for the eighteen."""
+    return list(dict.fromkeys(name for one in given for name in (EIGHTEEN if one == "all" else [one])))
 
 
 def is_known(name: str) -> bool:

@@ -27,6 +27,10 @@ SPACE = re.compile(r"[0-9a-z]{1,64}")
 _current = {"490663384519": "9514d24e30e0"}  # CLAP of the bundled starter, which its translators still call so
 PICKLES = (".pth", ".pt")
 JUDGED = "evaluation.json"  # beside translators: the results of ``evaluate -o``
+UNNAMED = (
+    "{} does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
+    "model here lives; a translator that was trained so makes unrelated sounds"
+)
 COLUMNS = ("name", "loss", "width", "data", "R@1")
 
 

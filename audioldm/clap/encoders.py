@@ -82,7 +82,7 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
         """(B, 512), as encode_text up to rounding, in one padded pass; fastest when texts have similar lengths."""
-        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds, dim=-1)
+        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds.float(), dim=-1)
 
     @torch.inference_mode()
     def encode_tokens(self, ids: Sequence[int]) -> Tensor:

@@ -21,14 +21,14 @@ from typing import Any
 from audioldm.errors import InputError
 from translator.programs import pip_install
 
-from .progress import Progress
+from .progress import Display
 from .worker import Job, Worker, starts_of
 from .write import Folder
 
 CORES = 2.0  # for each worker's model, if there are enough
 
 
-def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None, workers: int | None) -> None:
+def run_on_ray(job: Job, folder: Folder, progress: Display, address: str | None, workers: int | None) -> None:
     """Do the rest of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
     with _cluster(address) as ray:
         cores, gpus = (ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU"))

@@ -32,6 +32,7 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
             "unused": pairs.unused,
             "share_held_out": pairs.share,
             "rows": pairs.fingerprint,
+            **({"collections": pairs.collections} if len(pairs.collections) > 1 else {}),
         }
         for name, pairs in sources.items()
     }
