@@ -49,5 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from .engine import Engine
     from .server import serve
 
-    engine = Engine(args.ckpt_path, args.model_name, args.device, args.time_limit)
+    engine = Engine(
+        args.ckpt_path, args.model_name, args.time_limit,
+        device=args.device, precision=args.precision, batch=args.batch,
+    )  # fmt: skip
     return serve(engine, args.host, args.port, lambda address: print(address, flush=True))

@@ -35,14 +35,15 @@ class Engine:
     """Loads one model at a time, the one that was asked for last. ``lock`` is held while a request works with it."""
 
     def __init__(
-        self, checkpoint: str | None, name: str | None, device: str, time_limit: float = 600.0
+        self, checkpoint: str | None, name: str | None, time_limit: float = 600.0, **how: Any
     ) -> None:
         """``checkpoint``, ``name``: the model to begin with, as of the command; it is found, not loaded yet.
 
-        ``time_limit``: seconds that one request may work. Raises InputError.
+        ``time_limit``: seconds that one request may work. ``how``: device, precision and batch, as of
+        registry.build_model. Raises InputError.
         """
-        self.device, self.time_limit, self.lock = device, time_limit, threading.Lock()
-        self.first = registry.build_model(checkpoint, model_name=name or registry.DEFAULT_MODEL, device=device)
+        self.time_limit, self.lock, self._how = time_limit, threading.Lock(), how
+        self.first = registry.build_model(checkpoint, model_name=name or registry.DEFAULT_MODEL, **how)
         self.default = self.first.folder.name  # no visitor sees its path
         self._loaded = (self.default, self.first)
 
@@ -79,7 +80,7 @@ class Engine:
         if name not in self.models():
             near = registry.did_you_mean(name, self.models())
             raise InputError(f'the model "{name}" is not installed on this server{near}')
-        return registry.build_model(model_name=name, device=self.device)
+        return registry.build_model(model_name=name, **self._how)
 
     def load(self, name: str | None) -> LatentDiffusion:
         """As ``open``, and the memory of another model is free again; for the holder of ``lock``."""

@@ -103,10 +103,10 @@ def test_every_option_of_the_command_is_on_the_page():
     from audioldm.web.page import build
     from audioldm.web.sessions import Sessions
 
-    page = build(Engine(None, None, "cpu"), Sessions(Path("unused")))
+    page = build(Engine(None, None, device="cpu"), Sessions(Path("unused")))
     assert isinstance(page, gradio.Blocks)
     parameters = {one["parameter_name"] for one in page.get_api_info()["named_endpoints"]["/generate"]["parameters"]}
-    served = {"ckpt_path", "device"}  # flags of audioldm-web
+    served = {"ckpt_path", "device", "precision", "batch"}  # flags of audioldm-web
     asked_otherwise = {"text": "words", "file_path": "sound", "weights": "words_weight", "save_embedding": "vector"}
     options = {option.name for option in (*SAMPLING, *EDITING, *PROMPTS, *MODEL)} - served
     assert parameters >= {asked_otherwise.get(name, name) for name in options}

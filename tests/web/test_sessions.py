@@ -51,7 +51,7 @@ def test_what_nobody_asks_for_any_more_goes_too(tmp_path: Path):
 
 @pytest.fixture
 def engine(tiny_folder: Path) -> Engine:
-    return Engine(str(tiny_folder), None, "cpu", time_limit=30)
+    return Engine(str(tiny_folder), None, device="cpu", time_limit=30)
 
 
 def finished(task: Task) -> bool:
@@ -98,7 +98,7 @@ def test_a_request_may_not_take_for_ever(tiny_folder: Path):
             time.sleep(0.01)
             task.step()
 
-    task = Task(Engine(str(tiny_folder), None, "cpu", time_limit=0.1), work)
+    task = Task(Engine(str(tiny_folder), None, device="cpu", time_limit=0.1), work)
     with task.running():
         assert finished(task)
     with pytest.raises(InputError, match="longer than the 0.1 seconds that this server allows"):
