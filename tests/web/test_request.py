@@ -97,13 +97,13 @@ def test_a_page_does_not_speak_of_flags():
     assert for_page("--mode inpaint needs a --time_range in seconds") == "mode inpaint needs a time_range in seconds"
 
 
-def test_every_option_of_the_command_is_on_the_page():
+def test_every_option_of_the_command_is_on_the_page(tmp_path: Path):
     gradio = pytest.importorskip("gradio")
     from audioldm.web.engine import Engine
     from audioldm.web.page import build
     from audioldm.web.sessions import Sessions
 
-    page = build(Engine(None, None, device="cpu"), Sessions(Path("unused")))
+    page = build(Engine(None, None, device="cpu"), Sessions(tmp_path))
     assert isinstance(page, gradio.Blocks)
     parameters = {one["parameter_name"] for one in page.get_api_info()["named_endpoints"]["/generate"]["parameters"]}
     served = {"ckpt_path", "device", "precision", "batch"}  # flags of audioldm-web
