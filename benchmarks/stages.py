@@ -74,8 +74,8 @@ def main() -> None:
     from audioldm.conditioning import condition
     from audioldm.inputs.prompt import read_prompt
     from audioldm.options import GenerateOptions
-    from audioldm.outputs.destination import save_wave
-    from audioldm.outputs.record import make_record
+    from audioldm.outputs.destination import make_record
+    from audioldm.utils import save_wave
 
     with watch.stage("load"):
         model = pipeline.build_model(model_name=args.model_name, device=args.device)
@@ -88,7 +88,7 @@ def main() -> None:
     for candidate in range(options.n_candidates):
         with watch.stage("denoise"):
             seed = generation.noise_seed(options.seed, 0, candidate)
-            latents = generation.denoise(model, vector, options, seed)
+            latents = generation.denoise(model, vector, options, [seed])
         with watch.stage("decode"):
             waves.append(generation.decode(model, latents, options.duration))
     best = 0

@@ -14,6 +14,7 @@ import numpy as np
 
 from audioldm.errors import InputError
 from translator.files import write_new
+from translator.programs import pip_install
 from translator.shards.parquet import Shard, open_shards
 
 from . import command
@@ -95,7 +96,7 @@ def draw(found: Mapping[str, np.ndarray]) -> bytes:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise InputError("matplotlib, which draws histograms, is not installed: pip install matplotlib") from None
+        raise InputError(f"matplotlib, which draws histograms, is not installed: {pip_install('matplotlib')}") from None
 
     figure = Figure(figsize=(4 * len(found), 3), layout="constrained")
     FigureCanvasAgg(figure)

@@ -312,6 +312,42 @@ def test_weights_that_do_not_fit_their_config(copy: Path) -> None:
         _ = LatentDiffusion.from_folder(copy, "cpu").vae
 
 
+PARTS = {  # what a run reads of each part, and the part's weights
+    "unet": ("rain", "unet/diffusion_pytorch_model.safetensors", "conv_in.weight"),
+    "vae": ("rain", "vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.bias"),
+    "vocoder": ("rain", "vocoder/model.safetensors", "conv_pre.bias"),
+    "CLAP's text tower": ("rain", "clap/model.safetensors", "text_projection.linear1.weight"),
+    "CLAP's audio tower": ("sound", "clap/model.safetensors", "audio_projection.linear1.bias"),
+    "CLIP's image tower": ("picture", "clip/model.safetensors", "visual_projection.weight"),
+    "references": ("rain", "reference.safetensors", "unconditional"),
+}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("part", PARTS)
+def test_nan_in_weights_names_the_file_and_the_tensor(copy: Path, picture: Path, part: str, value: float) -> None:
+    prompt, file, name = PARTS[part]
+    tensors = load_file(copy / file)
+    tensors[name].flatten()[-1:] = value
+    save_file(tensors, copy / file, {"format": "pt"})
+    model = LatentDiffusion.from_folder(copy, "cpu")
+    with pytest.raises(InputError, match=f"{copy / file} is damaged: its tensor {name} holds NaN or infinite numbers"):
+        if prompt == "picture":
+            audioldm.image_to_audio(model, picture, duration=0.5)
+        elif prompt == "sound":
+            audioldm.text_to_audio(model, None, original_audio_file_path=np.ones(9000, np.float32), duration=0.5)
+        else:
+            audioldm.text_to_audio(model, prompt, duration=0.5)
+
+
+def test_large_weights_are_no_damage(copy: Path) -> None:
+    file = copy / "vocoder" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["conv_pre.bias"][:] = 6e4  # of 16 bits: their sum is infinite
+    save_file(tensors, file, {"format": "pt"})
+    assert LatentDiffusion.from_folder(copy, "cpu").vocoder is not None
+
+
 def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="not a model folder"):
         audioldm.build_model(tmp_path)
@@ -320,7 +356,7 @@ def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
         audioldm.build_model(str(copy))
     with pytest.raises(InputError, match="config must be None"):
         audioldm.build_model(config={})
-    for empty in ({"ckpt_path": ""}, {"model_name": ""}, {"device": ""}):
+    for empty in ({"ckpt_path": ""}, {"model_name": ""}, {"device": ""}, {"precision": ""}, {"batch": 0}):
         with pytest.raises(InputError):
             audioldm.build_model(**empty)
     index = json.loads((copy / "model_index.json").read_text())

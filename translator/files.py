@@ -1,22 +1,144 @@
-"""Files and folders that are written whole or not at all, locks between processes, and hashes."""
+"""Files: the kinds that names mean, names for new files, writing whole or not at all, locks and hashes."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
+from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
 BLOCK = 1 << 20  # bytes
 PART = ".part"  # suffix of temporary names; they begin with a dot
+MAX_SLUG, MAX_SLUG_BYTES = 60, 180  # characters, bytes; time, number and ending follow, and file systems take 255
+_KEPT = "LMN"  # Unicode's letters, marks and numbers
+_JOINERS = "\u200c\u200d"  # between letters of Persian and Indian scripts, and parts of an emoji
+
+# Names that mean a file of some kind, readable here or not: a missing "dog.heic" is a missing file, not words.
+IMAGE = re.compile(r"\.(jpe?g|jfif|png|apng|webp|gif|bmp|tiff?|avif|p[pgb]m|hei[cf]|hif|svg|jp2|jxl)$", re.I)
+_LIST = re.compile(r"\.(txt|csv|jsonl)$", re.I)
+_SOUND = re.compile(
+    r"\.(wave?|mp[34]|flac|og[gav]|opus|aif[fc]?|m4[abv]|aac|wma|wmv|mov|webm|mkv|avi|3gpp?|amr|mid|au|caf|ac3|w64|raw|pcm)$",
+    re.I,
+)
+_OTHER = re.compile(
+    r"\.(tsv|json|pdf|docx?|xlsx?|ods|odt|pptx?|md|html?|xml|ya?ml|zip|tar|gz|parquet|npz|pt|safetensors|psd|ai|eps|"
+    r"ico|icns|cr[23]|nef|arw|dng|orf|rw2|raf)$",
+    re.I,
+)
+SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "‘": "’", "«": "»", "<": ">", "(": ")", "[": "]"}
+_LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^\s>]+?)>?(\s+[\"'(].*[\"')])?\s*\)")  # Markdown: [text](address "title")
+
+
+def printable(text: str, length: int = 200) -> str:
+    """`text` with "?" for characters that a terminal does not show as they are, cut to `length` characters."""
+    shown = "".join(character if character.isprintable() else "?" for character in text)
+    return shown if len(shown) <= length else shown[: length - 1] + "…"
+
+
+def label(source: str) -> str:
+    """`source` as a message may show it: printable, short, without credentials and without the query."""
+    if "://" in source:
+        source = re.split(r"[?#]", re.sub(r"//[^/?#]*@", "//", source))[0]
+    return printable(source, 100)
+
+
+def is_image_name(name: str) -> bool:
+    """Whether this is the name of an image, in a format that can be read or not."""
+    return IMAGE.search(name) is not None
+
+
+def is_list_name(name: str) -> bool:
+    """Whether this is the name of a list of prompts."""
+    return _LIST.search(name) is not None
+
+
+def is_sound_name(name: str) -> bool:
+    """Whether this is the name of a sound, or of a film with one."""
+    return _SOUND.search(name) is not None
+
+
+def is_other_name(name: str) -> bool:
+    """Whether this is the name of a file that is no prompt."""
+    return _OTHER.search(name) is not None
+
+
+def is_data_uri(prompt: str) -> bool:
+    """`data:…`, complete or not; "data: a modem dialling" is words, because a URI has no blank there."""
+    return re.match(r"data:(?!\s+\S)", prompt, re.I) is not None
+
+
+def unwrapped(text: str) -> str:
+    """`text` without blanks around it; an address or a file's name also without quotes, brackets or a Markdown link.
+
+    Words keep their quotes, and so does a file that is really called so.
+    """
+    text = text.strip()
+    link = _LINK.fullmatch(text)
+    if link:
+        inner = link[1]
+    elif len(text) > 2 and _QUOTES.get(text[0]) == text[-1]:
+        inner = text[1:-1].strip()
+    else:
+        return text
+    inner = unwrapped(inner)
+    kinds = (IMAGE, _LIST, _SOUND, _OTHER, re.compile(r"\.npy$", re.I))
+    named = re.match(r"https?://\S+$", inner, re.I) or is_data_uri(inner) or any(kind.search(inner) for kind in kinds)
+    if not (named or _exists(inner) and ("/" in inner or os.sep in inner)) or _exists(text):
+        return text
+    return inner
+
+
+def _exists(name: str) -> bool:
+    return os.path.lexists(os.path.expanduser(name)) if "\0" not in name else False
+
+
+def slug(prompt: str) -> str:
+    """A short name for files made from `prompt`: letters and digits of any script, "_" and "-"; 1 to 60 characters.
+
+    URLs and files give their base name without query and image extension, data URIs "image".
+    Never raises: any string has a slug.
+    """
+    prompt = unwrapped(prompt)
+    if is_data_uri(prompt):
+        return "image"
+    name = prompt
+    if SCHEME.match(prompt):
+        name = _url_name(prompt)
+    elif is_image_name(prompt) or "\0" not in prompt and os.path.isfile(os.path.expanduser(prompt)):
+        name = re.split(r"[/\\]", prompt)[-1]
+    name = unicodedata.normalize("NFC", IMAGE.sub("", name))
+    kept = "".join(character if _is_kept(character) else "_" for character in name)
+    kept = re.sub(r"_+", "_", kept).strip(f"_-{_JOINERS}")[:MAX_SLUG]
+    while len(kept.encode()) > MAX_SLUG_BYTES:
+        kept = kept[:-1]
+    return kept.rstrip(f"_-{_JOINERS}") or "prompt"
+
+
+def _is_kept(character: str) -> bool:
+    if character.isascii():
+        return character.isalnum() or character == "-"
+    category = unicodedata.category(character)
+    return category[0] in _KEPT or category == "So" or character in _JOINERS
+
+
+def _url_name(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return unquote(parts.path).rstrip("/").rpartition("/")[2] or parts.hostname or "image"
+    except ValueError:  # malformed, such as http://[
+        return "image"
 
 
 def write(path: Path, content: bytes) -> None:

@@ -105,7 +105,7 @@ class LinearTranslator(BaseTranslator):
 
 
 class Memory(BaseTranslator):
-    """The mean of the CLAP vectors of captions, weighted by how near each caption is to the input in CLIP space.
+    """The mean of the CLAP vectors of captions, weighted by the caption's similarity to the input in CLIP space.
 
     Works for any two spaces without training, and can name the captions it used. The idea is DeCap's projection onto a
     memory of texts (Li et al., ICLR 2023, arXiv 2303.03032). DeCap's fixed temperature of 1/150 suits only the narrow
@@ -182,8 +182,8 @@ def load_translator(path: str | Path) -> BaseTranslator:
         raise InputError(f"{path} is not a readable translator file") from error
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise InputError(f"{path} is not a translator: not all of its entries are tensors")
-    if not all(tensor.isfinite().all() for tensor in state.values()):
-        raise InputError(f"{path} is damaged: some weights are not finite numbers")
+    if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{path} is damaged: its tensor {wrong[0]} holds NaN or infinite numbers")
     try:
         translator = _build({name: tensor.float() for name, tensor in state.items()}, metadata)
     except (RuntimeError, ValueError, IndexError, TypeError):

@@ -16,10 +16,12 @@ from . import InputError
 LOSSES = ("mse", "cos", "cl")
 CLOSED_FORM = ("procrustes", "ridge")
 MEMORY = "memory"
+PART_OF = {"conceptual_captions": "wit"}  # collections that count as another source, as in the thesis
 EIGHTEEN = tuple(
     f"{data}_{loss}_{hidden}"
     for data, loss, hidden in itertools.product(("audiocaps", "wit", "audiocaps_wit"), LOSSES, (256, 512))
 )
+KNOWN = (*EIGHTEEN, *CLOSED_FORM, MEMORY)  # names that have a meaning for every model
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,31 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     if loss == "cl" and len(sources) > 1:  # the thesis's exception
         settings = replace(settings, lr=2e-3, epochs=60, dropout=0.5)
     return settings
+
+
+def expand(given: Iterable[str]) -> list[str]:
+    """Names without repetitions; "all" stands for the eighteen."""
+    return list(dict.fromkeys(name for one in given for name in (EIGHTEEN if one == "all" else [one])))
+
+
+def is_known(name: str) -> bool:
+    """Whether a name is one of KNOWN, or a variant of one of the eighteen."""
+    return name in KNOWN or re.sub("(_noise)?(_centred)?$", "", name) in EIGHTEEN
+
+
+def preference(name: str) -> tuple[int, int, int, str]:
+    """A sort key: translators that are probably better for pictures, judged by their names, have a smaller one.
+
+    Those that learnt from pictures go before those that learnt from sentences alone, then cos, cl, mse, then the wider
+    (the tables in docs/translators.md).
+    """
+    try:
+        found = parse(name)
+    except InputError:
+        return 2 if name in CLOSED_FORM else 4, 0, 0, name
+    seen = ("wit",), ("audiocaps", "wit")
+    place = seen.index(found.sources) if found.sources in seen else 3
+    return place, ("cos", "cl", "mse").index(found.loss), -found.hidden, name
 
 
 def trainable(name: str) -> bool:

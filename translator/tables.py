@@ -28,7 +28,7 @@ MAX_JOINED = 100  # lines of a record whose quoted fields contain line breaks
 UNREADABLE = f"is not UTF-8 text in lines of at most {MAX_LINE >> 20} MiB"
 BAD_QUOTES = "has an unmatched quotation mark"
 
-NOTHING = ("", "nan", "null", "none", "n/a")  # what stands in a field for a picture where there is none
+NOTHING = ("", "nan", "null", "none", "n/a")  # fields that mean no picture
 # Columns of pictures, and of words for them, under the names that lists and data sets give them; the first counts.
 PICTURES = (
     "image", "image_url", "image_path", "image_file", "image_name", "image_link", "img", "img_url", "img_path",
@@ -45,7 +45,7 @@ class Record:
 
     line: int  # number of its first line, from 1
     fields: list[str]  # of a damaged line: its text, split at every delimiter
-    error: str | None = None  # None, UNREADABLE or BAD_QUOTES: what the line "is" or "has"
+    error: str | None = None  # what the line "is" or "has": UNREADABLE, BAD_QUOTES, or too many fields
 
 
 class Table:
@@ -57,7 +57,7 @@ class Table:
         quoted: whether quotation marks enclose fields; if not, they are ordinary characters.
         header: whether the first line names the columns; ``names`` has them as ``column_name`` gives them.
         columns: fields of every record. A line whose quotes lead to another number is split at every delimiter and
-            marked BAD_QUOTES. None: any number.
+            marked BAD_QUOTES. None: any number, but more than the header has are an error unless they are blank.
 
     Raises InputError, also while iterating: the file cannot be read.
     """
@@ -73,11 +73,12 @@ class Table:
     ) -> None:
         self.path, self.quoted, self.header, self.columns = path, quoted, header, columns
         number, first = next((line for line in read_lines(path) if line[1].strip()), (0, ""))
-        told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.I)
+        separator = re.fullmatch(r'"?sep=(.)"?\s*', first, re.I)
         self._skipped = 0  # number of the line that names the delimiter
-        if told:
-            self._skipped, delimiter = number, delimiter or told[1]
+        if separator:
+            self._skipped, delimiter = number, delimiter or separator[1]
         self.delimiter = delimiter or max(DELIMITERS, key=first.count)
+        self.names: list[str] = []
         named = next(self._records(), None) if header else None
         self.names = [column_name(name) for name in named.fields] if named else []
 
@@ -100,6 +101,8 @@ class Table:
             elif self.quoted and '"' in text:
                 joined = self._unquote(line, ahead, lines)
                 fields, error = (joined, None) if joined else (fields, BAD_QUOTES)
+            if error is None and self.names and any(field.strip() for field in fields[len(self.names) :]):
+                error = f'has more fields than the header; quote fields that contain "{self.delimiter}"'
             yield Record(number, fields, error)
 
     def _unquote(self, line: Line, ahead: deque[Line], lines: Iterator[Line]) -> list[str] | None:
@@ -133,7 +136,7 @@ def column_name(text: str) -> str:
 
 
 def first_given(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any] | None:
-    """The first of ``names`` that has something in ``row``, and what that is; texts are stripped."""
+    """The first of ``names`` with a value in ``row``, and the value; texts are stripped."""
     for name in names:
         value = row.get(name)
         value = value.strip() if isinstance(value, str) else value

@@ -1,7 +1,11 @@
 """Translators on disk: ``<root>/<spaces>/<name>.safetensors``, found by name for a pair of spaces.
 
-Reads headers only, without torch. A space is named by its fingerprint: 12 hex digits over the projection weights of
-the model that spans it. Vectors of one space mean nothing in another, so a translator fits one pair of spaces.
+Reads headers only, without torch. Vectors of one space mean nothing in another, so a translator fits one pair of
+spaces.
+
+A space is named by its fingerprint, 12 hex digits over projection weights of the model that spans it. CLAP's used to
+be taken from the projections of both towers. It is taken from the text tower's now, because some published models have
+no audio tower. Translators and shards that carry a former name remain usable.
 """
 
 from __future__ import annotations
@@ -20,9 +24,24 @@ from safetensors import SafetensorError, safe_open
 from . import InputError
 
 SPACE = re.compile(r"[0-9a-z]{1,64}")
+_current = {"490663384519": "9514d24e30e0"}  # CLAP of the bundled starter, which its translators still call so
 PICKLES = (".pth", ".pt")
-JUDGED = "evaluation.json"  # beside translators: what ``evaluate -o`` found about them
+JUDGED = "evaluation.json"  # beside translators: the results of ``evaluate -o``
+UNNAMED = (
+    "{} does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
+    "model here lives; a translator that was trained so makes unrelated sounds"
+)
 COLUMNS = ("name", "loss", "width", "data", "R@1")
+
+
+def rename(former: str, current: str) -> None:
+    """Note that the space ``current`` was called ``former``."""
+    _current[former] = current
+
+
+def current(space: str) -> str:
+    """Today's name of a space."""
+    return _current.get(space, space)
 
 
 @dataclass(frozen=True)
@@ -38,8 +57,9 @@ class Entry:
 
     @property
     def spaces(self) -> tuple[str | None, str | None]:
-        """Fingerprints of its CLIP and its CLAP space; None where the file does not name them."""
-        return self.metadata.get("clip_space"), self.metadata.get("clap_space")
+        """Today's names of its CLIP and its CLAP space; None where the file does not name them."""
+        clip, clap = (self.metadata.get(name) for name in ("clip_space", "clap_space"))
+        return clip and current(clip), clap and current(clap)
 
     def fits(self, clip_space: str, clap_space: str) -> bool:
         """Whether it translates between these spaces; a file that names none fits all."""
@@ -91,19 +111,30 @@ def available(root: Path) -> list[Entry]:
     return entries
 
 
-def find(name: str, roots: list[Path], clip_space: str, clap_space: str) -> Entry:
+def is_path(name: str) -> bool:
+    """Whether ``name`` means a file, not a translator that is installed."""
+    return Path(name).suffix in (".safetensors", *PICKLES) or len(Path(name).parts) > 1
+
+
+def find(
+    name: str, roots: list[Path], clip_space: str, clap_space: str, others: Iterable[str] = ()
+) -> Entry:
     """Find the translator called ``name`` for this pair of spaces, or the file at the path ``name``.
+
+    ``others``: names that translators can have, suggested when a name is mistyped.
 
     Raises InputError: the name is unknown (with the nearest names), or the translator belongs to other spaces.
     """
-    if Path(name).suffix in (".safetensors", *PICKLES) or len(Path(name).parts) > 1:
+    if is_path(name):
         known = namesakes = [read_entry(Path(os.path.expanduser(name)))]
     else:
         known = [entry for root in dict.fromkeys(roots) for entry in available(root)]
         namesakes = [entry for entry in known if entry.name == name]
     if not namesakes:
         usable = sorted({entry.name for entry in known if entry.fits(clip_space, clap_space)})
-        raise InputError(f'unknown translator "{name}"{_suggest(name, usable)}')
+        if name in others:
+            raise InputError(f'this model has no translator "{name}"')
+        raise InputError(f'unknown translator "{name}"{_suggest(name, usable, others)}')
     for entry in namesakes:
         if entry.fits(clip_space, clap_space):
             return entry
@@ -139,8 +170,8 @@ def facts(entry: Entry) -> str:
     return ", ".join(f"{key} {value}" for key, value in zip(COLUMNS[1:], entry.cells[1:], strict=True) if value)
 
 
-def _suggest(name: str, known: list[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+def _suggest(name: str, known: list[str], others: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, sorted({*known, *others}), n=3, cutoff=0.4)
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; available: {', '.join(known)}" if known else "; this model has none"

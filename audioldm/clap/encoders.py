@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints.layout import ModelFolder, explain_text_only, read_json, reporting
-from ..checkpoints.load import load, read_tensors
+from ..checkpoints.layout import ModelFolder, load, read_json, read_tensors, reporting
+from ..checkpoints.published import explain_text_only
 from ..errors import InputError
 from .tokenizer import read_tokenizer
 
@@ -81,8 +81,8 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
 
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
-        """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
-        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds, dim=-1)
+        """(B, 512), as encode_text up to rounding, in one padded pass; fastest when texts have similar lengths."""
+        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds.float(), dim=-1)
 
     @torch.inference_mode()
     def encode_tokens(self, ids: Sequence[int]) -> Tensor:
@@ -95,9 +95,9 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
     def encode_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
         """(B, 512) of float32 waves (N,) in [-1, 1] at 16 kHz.
 
-        A wave longer than the tower hears at once (10 s) is heard in windows that cover it evenly, and the
-        windows' vectors are averaged; upstream hears one random window, so that two calls differ. Raises
-        InputError if the model does not hear.
+        A wave longer than the tower's input (10 s) is split into windows that cover it evenly, and their vectors
+        are averaged. Upstream takes one random window, so two of its calls differ. Raises InputError if the model
+        has no audio tower.
         """
         if not self.hears:
             raise InputError(explain_text_only(self.folder))
@@ -108,7 +108,8 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
         return F.normalize(torch.cat(vectors), dim=-1)
 
     def _windows(self, wave: np.ndarray) -> list[np.ndarray]:
-        wave = resample(wave, SAMPLE_RATE, self._features.sampling_rate)
+        if self._features.sampling_rate != SAMPLE_RATE:  # AudioLDM's CLAP hears 48 kHz
+            wave = resample(wave, SAMPLE_RATE, self._features.sampling_rate)
         length = int(self._features.nb_max_samples)
         starts = np.linspace(0, max(0, len(wave) - length), math.ceil(len(wave) / length)).round().astype(int)
         return [wave[start : start + length] for start in starts]
@@ -181,13 +182,13 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_pixels_batch(self, pixels: Sequence[Tensor]) -> Tensor:
-        """(B, 512), what encode_image gives but for rounding, of what ``pixels`` made of B images, in one pass."""
+        """(B, 512), as encode_image up to rounding, of B results of ``pixels``, in one pass."""
         batch = torch.stack(list(pixels)).to(self.device, memory_format=torch.channels_last)  # as convolutions like it
         return self._vision(batch)
 
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
-        """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
+        """(B, 512), as encode_text up to rounding, in one padded pass; fastest when texts have similar lengths."""
         return self._text(**self._tokenize(texts, self.device))
 
     def pixels(self, image: Image.Image) -> Tensor:

@@ -1,13 +1,14 @@
-"""The command ``audioldm-translator``, and what a model lends to it: its spaces, its towers, its sounds."""
+"""The command ``audioldm-translator``, and a model's part in it: its spaces, its towers, its sounds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from translator import zoo
+from translator.programs import pip_install
 
-from .. import registry, translators
+from .. import registry
 from ..checkpoints.layout import cache_dir, read_json, reporting
 from ..errors import InputError
 from .common import Parser, command
@@ -15,6 +16,7 @@ from .common import Parser, command
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from translator.cli import Extra
     from translator.evaluation.pictures import Picture
 
     from ..latent_diffusion.model import LatentDiffusion
@@ -24,16 +26,14 @@ class HostedModel:
     """A model, as ``translator.actions.HostModel`` describes it."""
 
     def __init__(self, name: str | None) -> None:
-        from ..pipeline import build_model
-
-        self.model = build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
+        self.model = registry.build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
         self.name, self.spaces = self.model.folder.name, self.model.spaces
-        self.roots, self.home = translators.roots(self.model.folder), translators.home()
+        self.roots, self.home = registry.translator_roots(self.model), registry.translators_home()
         self.default: str | None = self.model.folder.index.get("default_translator")
 
     def find(self, name: str) -> zoo.Entry:
         """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
-        return translators.find_or_make(self.model, name)
+        return registry.find_or_make_translator(self.model, name)
 
     @property
     def dim(self) -> int:
@@ -81,17 +81,17 @@ class ModelTowers:
         return self.model.clap.encode_text(texts).cpu()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``audioldm-translator``; returns its exit code."""
-    return command(lambda: _run(argv), as_program=argv is None, name="audioldm-translator")
+def main(argv: Sequence[str] | None = None, extras: Mapping[str, Extra] | None = None) -> int:
+    """The command ``audioldm-translator``; returns its exit code. ``extras``: sub-commands of other packages."""
+    return command(lambda: _run(argv, extras or {}), as_program=argv is None, name="audioldm-translator")
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, extras: Mapping[str, Extra]) -> int:
     from translator import cli
 
     parser = Parser("audioldm-translator", allow_abbrev=False)
-    cli.add_arguments(parser)
+    cli.add_arguments(parser, extras)
     try:
-        return cli.run(parser.parse_args(argv), HostedModel)
+        return cli.run(parser.parse_args(argv), HostedModel, extras)
     except ModuleNotFoundError as error:
-        raise InputError(f"{error.name} is not installed; run: pip install audioldm-vision[train]") from None
+        raise InputError(f"{error.name} is not installed; run: {pip_install(error.name or '')}") from None

@@ -1,4 +1,4 @@
-"""The first stage of an original checkpoint, but for its vocoder → diffusers' AutoencoderKL."""
+"""The first stage of an original checkpoint, without its vocoder → diffusers' AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.load import from_config
 from .tables import Tensors, check_fit, count_numbers, rename, require
 
 RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
@@ -34,7 +33,7 @@ def configuration(state: Tensors, scale_factor: float) -> dict[str, Any]:
 def convert(state: Tensors, scale_factor: float) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Tensors named as under ``first_stage_model.``, without the vocoder -> config and tensors of AutoencoderKL.
 
-    ``scale_factor``: what encodings are multiplied with. Raises InputError unless the tensors fit one to one.
+    ``scale_factor``: factor on encodings. Raises InputError unless the tensors fit one to one.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
@@ -43,7 +42,7 @@ def convert(state: Tensors, scale_factor: float) -> tuple[dict[str, Any], dict[s
         if ".attentions." in name and tensor.ndim == 4:  # a 1 x 1 convolution there, a matrix here
             tensors[name] = tensor[:, :, 0, 0]
     with torch.device("meta"):
-        module = from_config(AutoencoderKL, configuration(state, scale_factor))
+        module = AutoencoderKL(**configuration(state, scale_factor))
     check_fit(module, tensors)
     return dict(module.config), tensors
 

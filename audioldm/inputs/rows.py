@@ -15,23 +15,23 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from translator.names import (
+from translator.files import (
     is_data_uri,
     is_image_name,
     is_list_name,
     is_other_name,
     is_sound_name,
     printable,
+    slug,
     unwrapped,
 )  # fmt: skip
 from translator.tables import PICTURES, UNREADABLE, WORDS, Table, column_name, first_given, is_damaged, read_lines
 
 from ..errors import InputError
-from .names import slug
 from .prompt import in_folder
 
 PROMPT_KEYS = ("prompt", *PICTURES, *WORDS)  # the first that is not blank is the prompt
-OPTIONS = {  # GenerateOptions' that a row may set, and what a text means there
+OPTIONS = {  # options that a row may set, and their types
     "duration": float, "ddim_steps": int, "guidance_scale": float, "sampler": str, "seed": int, "batchsize": int,
     "n_candidates": int, "transfer_strength": float,
 }  # fmt: skip
@@ -45,12 +45,12 @@ OnNote = Callable[[str], object]  # receives a remark for the user
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One prompt of a list, or what is wrong with it."""
+    """One prompt of a list, or its fault."""
 
     number: int  # from 1: the line in a list, the place in a folder
     prompt: str = ""
     id: str = ""  # the list's own, an image's file name in a folder, or else the number
-    name: str | None = None  # what files and rerun know it by, where the list or the folder says so
+    name: str | None = None  # identifies it in file names and reruns, if the list or the folder gives one
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # those of SETTINGS
     error: str | None = None  # one sentence: why nothing can be made of it
 
@@ -93,12 +93,12 @@ def _check_text(path: str) -> None:
 
 
 def _once(on_note: OnNote) -> OnNote:
-    """``on_note``, told of nothing twice."""
-    told: set[str] = set()
+    """``on_note``, without repetitions."""
+    seen: set[str] = set()
 
     def tell(note: str) -> None:
-        if note not in told:
-            told.add(note)
+        if note not in seen:
+            seen.add(note)
             on_note(note)
 
     return tell
@@ -152,7 +152,7 @@ def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
 
 
 def _table(path: str, on_note: OnNote) -> Iterator[Row]:
-    """A table with a header; comma, semicolon or tab is what the header has most of."""
+    """A table with a header; the most frequent of comma, semicolon and tab in the header separates columns."""
     table = Table(Path(path))
     if not any(key in table.names for key in PROMPT_KEYS):
         if table.names:
@@ -165,10 +165,7 @@ def _table(path: str, on_note: OnNote) -> Iterator[Row]:
     for record in table:
         fields, text = record.fields, table.delimiter.join(record.fields)
         if record.error:
-            yield _bad(record.line, record.error, text if record.error == UNREADABLE else "")
-        elif any(field.strip() for field in fields[len(table.names) :]):
-            what = f'has more fields than the header; quote what has a "{table.delimiter}" in it'
-            yield _bad(record.line, what, text)
+            yield _bad(record.line, record.error, text)
         elif any(field.strip() for field in fields):
             pairs = list(zip(table.names, fields, strict=False))
             yield _row(path, record.line, dict(reversed(pairs)), on_note)
@@ -181,7 +178,7 @@ def _tell_unused(path: str, what: str, names: list[str], on_note: OnNote) -> Non
 
 
 def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda note: None) -> Row:
-    """A row out of what a list says under known keys."""
+    """A row from a list's values under known keys."""
     key, prompt = first_given(data, PROMPT_KEYS) or ("prompt", "")
     given = {name: found[1] for name in KEYS if (found := first_given(data, (name,)))}
     texts = {"prompt": prompt, **{name: given.get(name, "") for name in ("translator", "negative_prompt")}}
@@ -190,8 +187,8 @@ def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda 
             return _bad(number, f"has a {name} that is not a text")
     others = [name for name in data if name in PROMPT_KEYS and name != key]
     if key in PICTURES and others:
-        told = f"the prompts are the pictures in {key}; a row without one takes {', '.join(others)}"
-        on_note(f"{printable(path)}: {told}")
+        note = f"the prompts are the pictures in {key}; a row without one takes {', '.join(others)}"
+        on_note(f"{printable(path)}: {note}")
     names = [given[name] for name in ("name", "id") if name in given]
     if any(isinstance(name, bool) or not isinstance(name, str | int | float) for name in names):
         return _bad(number, "has an id or a name that is neither a text nor a number", prompt)
@@ -219,7 +216,7 @@ def _names_file(prompt: str) -> bool:
 
 
 def _beside(name: str, folder: str) -> tuple[str, str | None]:
-    """The path of the file ``name`` in ``folder``, and what is wrong: a column of pictures holds no words."""
+    """The path of the file ``name`` in ``folder``, and a fault, if any: a column of pictures holds no words."""
     path = os.path.join(folder, name)
     if "\0" not in path and os.path.isfile(path):
         return os.path.join(os.curdir, path) if not folder else path, None
@@ -227,7 +224,7 @@ def _beside(name: str, folder: str) -> tuple[str, str | None]:
 
 
 def _value(name: str, value: Any) -> Any:
-    """A number written as text, or a whole one as 7.0, as that number; what is none the options' check refuses."""
+    """A number that was written as text, or a whole one as 7.0; the options' check refuses anything else."""
     if name not in OPTIONS:
         return value
     try:
@@ -242,6 +239,6 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _bad(number: int, what: str, text: str = "") -> Row:
-    """A row of which nothing can be made; ``text`` is shown in place of its prompt."""
+    """A row that cannot be used; ``text`` is shown instead of its prompt."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if is_damaged(text) else text
     return Row(number, text[:200], id=str(number), error=f"the line {what}")

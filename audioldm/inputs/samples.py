@@ -1,4 +1,4 @@
-"""A sound as the user has it, a file or what Python holds → its samples and their rate.
+"""A sound as the user has it, a file or a Python object → its samples and their rate.
 
 libsndfile reads most files, PyAV (FFmpeg) the others: m4a, mp4, mov, webm, wma … Their content decides, not the name.
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from translator.names import printable
+from translator.files import printable
 
 from ..errors import InputError
 
@@ -51,7 +51,7 @@ class Samples:
 def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Samples:
     """Read a sound: a file's name, an open file or its bytes, an array at 16 kHz, or (rate, array).
 
-    ``seconds`` cuts what is longer; ``on_note`` receives each remark for the user. Raises InputError.
+    ``seconds`` cuts a longer sound; ``on_note`` receives each remark for the user. Raises InputError.
     """
     import numpy as np
 
@@ -86,7 +86,7 @@ def duration(path: str | PathLike[str]) -> float:
 
 
 def _checked(name: str) -> str:
-    """The name of a file that is there; raises InputError, saying what to give instead of anything else."""
+    """The name of an existing file. Raises InputError, which says what to give instead."""
     if re.match(r"(https?|ftp)://", name.strip(), re.I):
         raise InputError(f"{printable(name)} is an address; a sound is read from a file: download it first")
     path, shown = os.path.expanduser(name), printable(name)
@@ -202,7 +202,7 @@ def _from_array(source: Any, seconds: float | None) -> Samples:
         values = np.asarray(source)
     except Exception:  # a tensor on a GPU
         raise InputError(f"the sound is not an array that can be read; {ARRAY}") from None
-    while values.ndim > 2 and 1 in values.shape:  # what this package returns: (1, 1, samples)
+    while values.ndim > 2 and 1 in values.shape:  # this package returns (1, 1, samples)
         values = values.squeeze(values.shape.index(1))
     if values.ndim == 2 and values.shape[0] <= MAX_CHANNELS and values.shape[0] < values.shape[1]:
         values = values.T

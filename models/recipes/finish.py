@@ -16,7 +16,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from audioldm.audio import HOP_LENGTH
-from audioldm.latent_diffusion.vocoder import SpectralVocoder
+from audioldm.latent_diffusion.codec import SpectralVocoder
 
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, fit, save_half

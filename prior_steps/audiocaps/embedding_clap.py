@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from .. import command
 from ..engine.complete import add_clap
-from ..engine.run import report
 
 MODULE = "prior_steps.audiocaps.embedding_clap"
 NEEDS = "after prior_steps.audiocaps.embedding_clip"
@@ -20,8 +19,7 @@ def work(argv: Sequence[str] | None) -> int:
     p.add_argument("--out", default=default, metavar="FOLDER", help="output folder of embedding_clip [%(default)s]")
     command.add_model(p)
     args = p.parse_args(argv)
-    print(report(add_clap(args.out, args.model, args.device)))
-    return 0
+    return command.end(add_clap(args.out, args.model, args.device))
 
 
 main = command.script(MODULE, work)

@@ -11,7 +11,6 @@ How failures are treated:
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
 import threading
@@ -23,19 +22,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from urllib3.exceptions import InvalidHeader
-from urllib3.util.retry import Retry
-
 from audioldm import __version__
 from audioldm.errors import InputError
 from audioldm.inputs.images import check_header
-from audioldm.inputs.web import LIMITS, DownloadError, Limits, download, label
+from audioldm.inputs.web import LIMITS, DownloadError, Limits, download
+from translator.files import label
 
-from ..readers.rows import OK, Row
+from ..readers.rows import NOAI, OK, Row
 from .cache import Answer, Cache
 from .embed import picture_status
 
-NOAI = "noai"  # a status; the others are DownloadError's and picture_status's
+# Statuses: NOAI, DownloadError's and picture_status's.
 FINAL = (NOAI, "not_an_image", "unusable_image", "damaged_image", "too_large", "redirects")  # and http_4xx, but for
 NOT_FINAL = ("http_401", "http_403", "http_408", "http_425", "http_429")
 PASSING = ("unreachable", "timeout", "incomplete", "damaged", "tls", "forbidden_address")  # and http_, if not final
@@ -117,7 +114,7 @@ class WebFetcher:
         return [_answered(row, answers[url]) if (url := _missing_url(row)) is not None else row for row in rows]
 
     def _lane(self, host: str, urls: deque[str], answers: dict[str, Answer], stop: threading.Event) -> None:
-        """Download what is left of ``urls``, all of one host, one after the other."""
+        """Download the rest of ``urls``, all of one host, one after the other."""
         with self._lock:
             place = self._hosts.setdefault(host, _Host(self.settings.per_host))
         while not stop.is_set():
@@ -190,7 +187,7 @@ class WebFetcher:
         except DownloadError as error:
             if error.kind == NOAI:
                 return _noai(url), None
-            return answer(error.kind, str(error)), _seconds(error.retry_after)
+            return answer(error.kind, str(error)), error.retry_after
         except InputError as error:
             return answer(picture_status(error), str(error)), None
         return answer(content=content), None
@@ -242,13 +239,6 @@ def is_temporary(status: str) -> bool:
 
 def _is_worth_another_try(status: str) -> bool:
     return status in AGAIN or status.startswith("http_5")
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """The pause that a Retry-After header asks for; None if it makes no sense."""
-    with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
-        return None if retry_after is None else float(Retry().parse_retry_after(retry_after))
-    return None
 
 
 def _sleep(seconds: float, stop: threading.Event) -> None:

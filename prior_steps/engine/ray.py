@@ -19,16 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from audioldm.errors import InputError
+from translator.programs import pip_install
 
-from .progress import Progress
-from .worker import Job, Worker
+from .progress import Display
+from .worker import Job, Worker, starts_of
 from .write import Folder
 
 CORES = 2.0  # for each worker's model, if there are enough
 
 
-def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None, workers: int | None) -> None:
-    """Do what is left of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
+def run_on_ray(job: Job, folder: Folder, progress: Display, address: str | None, workers: int | None) -> None:
+    """Do the rest of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
     with _cluster(address) as ray:
         cores, gpus = (ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU"))
         count = workers or max(1, int(gpus if gpus and job.device != "cpu" else cores / CORES))
@@ -51,15 +52,17 @@ def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None
             if result["error"]:
                 raise InputError(result["error"])
             statuses, now = json.loads(result["statuses"]), time.monotonic()
+            folder.manifest["starts"] |= json.loads(result["starts"])
             folder.add(int(result["shard"]), statuses, now - began)
             progress.add(sum(statuses.values()))
             began = now
 
 
 def _read(_: Any, job: Job, done: frozenset[int]) -> Iterator[dict[str, list[Any]]]:
-    """Read shards, one per batch."""
+    """Read shards, one per batch, each with the files' first rows that are known by then."""
     for _, shard in groupby(job.slices(done), itemgetter(0)):
-        yield {"slices": [pickle.dumps(list(shard))]}
+        slices = pickle.dumps(list(shard))
+        yield {"slices": [slices], "starts": [json.dumps(starts_of(job.reader))]}
 
 
 class _RayWorker:
@@ -69,13 +72,13 @@ class _RayWorker:
         self.worker, self.folder = Worker(job), folder
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        (shard,) = batch["slices"]
+        (shard,), (starts,) = batch["slices"], batch["starts"]
         try:
             ((k, embedded),) = self.worker.embed(pickle.loads(shard))
             statuses = self.worker.write(self.folder, k, embedded)
         except InputError as error:  # Ray would replace it by its traceback
-            return {"shard": [-1], "statuses": ["{}"], "error": [str(error)]}
-        return {"shard": [k], "statuses": [json.dumps(statuses)], "error": [""]}
+            return {"shard": [-1], "statuses": ["{}"], "starts": ["{}"], "error": [str(error)]}
+        return {"shard": [k], "statuses": [json.dumps(statuses)], "starts": [str(starts)], "error": [""]}
 
 
 @contextmanager
@@ -87,7 +90,7 @@ def _cluster(address: str | None) -> Iterator[Any]:
         import ray.data
         from ray.exceptions import RayError
     except ImportError:
-        raise InputError("--engine ray requires Ray: pip install audioldm-vision[ray]") from None
+        raise InputError(f"--engine ray requires Ray: {pip_install('ray[data]')}") from None
     ours = not ray.is_initialized()  # whether to start and stop it here
     try:
         if ours:

@@ -85,6 +85,11 @@ class Job:
                 yield k, rows
 
 
+def starts_of(reader: Reader) -> dict[str, int]:
+    """The numbers of its files' first rows, as far as it has read them."""
+    return dict(getattr(reader, "starts", {}))
+
+
 class Worker:
     """Makes shards. Raises InputError, now and later, if the model is unusable."""
 

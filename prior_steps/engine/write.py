@@ -1,6 +1,6 @@
 """The folder of a run: its shards and ``manifest.json``, each written whole or not at all.
 
-Shard k has the rows from k × shard_rows on, so the existing shards tell what is left to do.
+Shard k has the rows from k × shard_rows on, so the existing shards tell which are missing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from filelock import Timeout
 
 from audioldm.errors import InputError
 from translator.files import PART, lock, writing
+from translator.programs import pip_install
 from translator.shards.parquet import OK, ROW_GROUP
+from translator.zoo import current
 
 from ..readers.rows import Row
 from .embed import TOWERS, Embedded
@@ -56,7 +58,7 @@ class Folder:
         again: Callable[[str], bool] = lambda status: False,
     ) -> None:
         if find_spec("pyarrow") is None:
-            raise InputError("pyarrow, which writes shards, is not installed: pip install pyarrow")
+            raise InputError(f"pyarrow, which writes shards, is not installed: {pip_install('pyarrow')}")
         self.path = Path(os.path.expanduser(path))
         self.manifest: dict[str, Any] = {"settings": dict(settings), "versions": dict(versions), "seconds": 0.0}
         self._held = ExitStack()  # the lock
@@ -87,11 +89,12 @@ class Folder:
         self.manifest["finished"] = bool(before and before.get("finished") and before.get("shards") == len(counts))
         for name, value in settings.items() if before else ():
             was = before["settings"].get(name) if before else None
-            if name in ("files", "reading"):  # they are what "input" is made of
+            was = current(was) if name.endswith("_space") and isinstance(was, str) else was
+            if name in ("files", "reading"):  # "input" is computed from them
                 continue
             if name == "input" and was != value and before and self._redo(before, settings, counts):
                 continue
-            # embedding_clap completed what embedding_clip made
+            # embedding_clap completed shards of embedding_clip
             more = name == "towers" and self.finished and isinstance(value, list) and set(value) < set(was or ())
             if was != value and not more:
                 raise InputError(
@@ -244,7 +247,7 @@ def write_shard(path: Path, embedded: Embedded, schema: pa.Schema, kind: str) ->
 
 
 def read_shard(path: Path) -> Embedded:
-    """Read what write_shard wrote. Raises InputError if the file is damaged."""
+    """Read a shard of write_shard. Raises InputError if the file is damaged."""
     import numpy as np
 
     table = _read(path, None)

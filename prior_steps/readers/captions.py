@@ -8,9 +8,7 @@ from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from .rows import OK, Row
-
-EMPTY, TOO_LONG, DUPLICATE = "empty_caption", "long_caption", "duplicate"
+from .rows import DUPLICATE, EMPTY, OK, TOO_LONG, Row
 
 
 @dataclass(frozen=True)

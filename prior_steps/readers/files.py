@@ -16,8 +16,8 @@ from typing import Any, BinaryIO
 
 from audioldm.errors import InputError
 
-from .captions import CLEANING, DUPLICATE, Cleaning, Seen, digest
-from .rows import DAMAGED, OK, Row
+from .captions import CLEANING, Cleaning, Seen, digest
+from .rows import DAMAGED, DUPLICATE, OK, Row
 
 HASHED = 32 << 20  # bytes; of larger files, the first and last of them and the length are hashed
 

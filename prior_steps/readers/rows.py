@@ -9,6 +9,11 @@ from translator.shards.parquet import OK
 MALFORMED = "malformed"  # the status of a row that its source does not hold in full
 DAMAGED = "damaged_file"  # of a file that cannot be read to its end: a row stands for all that is missing
 TOO_LARGE = "too_large"  # of a picture in the source, as of one that is fetched
+EMPTY, TOO_LONG, DUPLICATE = "empty_caption", "long_caption", "duplicate"
+OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"
+NOAI = "noai"  # of a picture whose server forbids the use for AI
+# Rows that the cleaning of captions and the options of a run leave out; all other statuses but OK are failures.
+LEFT_OUT = (EMPTY, TOO_LONG, DUPLICATE, OTHER_LANGUAGE, OTHER_TYPE, NOAI)
 
 
 @dataclass(frozen=True)

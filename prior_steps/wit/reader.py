@@ -16,14 +16,14 @@ from typing import Any
 
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
+from translator.programs import pip_install
 from translator.tables import Table
 
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files, split_of
-from ..readers.rows import MALFORMED, TOO_LARGE, Row
+from ..readers.rows import MALFORMED, OTHER_LANGUAGE, OTHER_TYPE, TOO_LARGE, Row
 from ..readers.tables import open_table, table_rows
 
-OTHER_LANGUAGE, OTHER_TYPE = "other_language", "other_type"  # statuses
 CAPTIONS = ("caption_reference_description", "caption_alt_text_description")
 # The readable types in WIT. SVG is not; Wikimedia's files have rendered pictures of SVG files under the same name.
 RASTER = ("image/jpeg", "image/jpg", "image/png", "image/gif", "image/webp", "image/tiff", "image/bmp")
@@ -110,7 +110,7 @@ class Wit(FileReader):
                     yield picture.failed(MALFORMED, f"{picture.id} {error}")
 
     def _pairs(self, picture: Row, record: dict[str, Any]) -> list[Row]:
-        """A row for each caption of a record. Raises InputError with the end of a sentence on what is wrong with it."""
+        """A row for each caption of a record. Raises InputError with the end of a sentence about its fault."""
         content = _content(record)
         picture = replace(picture, url=_text(record.get("image_url"), "image_url") or None)
         if content is None:
@@ -138,10 +138,10 @@ class _Parquet:
         try:
             import pyarrow.parquet
         except ImportError as error:
-            raise InputError(f"reading {self._path} requires pyarrow: pip install pyarrow") from error
+            raise InputError(f"reading {self._path} requires pyarrow: {pip_install('pyarrow')}") from error
         try:
             self._file = pyarrow.parquet.ParquetFile(self._path)
-        except (OSError, ValueError) as error:  # what Arrow raises is one of these
+        except (OSError, ValueError) as error:  # Arrow raises one of these
             raise InputError(f"cannot read {self._path}: {_first_line(error)}") from error
         try:
             self._columns = self._needed()

@@ -12,23 +12,18 @@ from urllib.parse import unquote
 
 import pytest
 import torch
+from hub_layout import BIN, write_hub_folder
 from safetensors.torch import load_file, save_file
 from server import Server
 
 from audioldm import registry
 from audioldm.checkpoints import hub, layout
-from audioldm.checkpoints.hub import corrected_unet_config, snapshot
+from audioldm.checkpoints.hub import corrected_unet_config, current_names, snapshot
 from audioldm.checkpoints.layout import open_folder
-from audioldm.checkpoints.load import current_names
+from audioldm.checkpoints.published import explain_text_only
 from audioldm.errors import InputError
 
 REPO, SHA = "cvssp/audioldm", "0123456789abcdef0123456789abcdef01234567"
-BIN = {
-    "diffusion_pytorch_model.safetensors": "diffusion_pytorch_model.bin",
-    "model.safetensors": "pytorch_model.bin",
-}
-
-
 @pytest.fixture(autouse=True)
 def online(monkeypatch: pytest.MonkeyPatch) -> None:
     """As without HF_HUB_OFFLINE, which those who run the tests may have set: the hub here is a server of ours."""
@@ -38,31 +33,7 @@ def online(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def folder(tiny_folder: Path, tmp_path: Path) -> Path:
     """A small model as diffusers' AudioLDMPipeline saves it, its weights as .bin, as the published ones are."""
-    made = tmp_path / "hub model"
-    for part in ("unet", "vae", "vocoder", "scheduler"):
-        shutil.copytree(tiny_folder / part, made / part)
-    (made / "text_encoder").mkdir()
-    config = json.loads((tiny_folder / "clap" / "config.json").read_text())["text_config"]
-    (made / "text_encoder" / "config.json").write_text(json.dumps(config))
-    clap = load_file(tiny_folder / "clap" / "model.safetensors")
-    save_file({n: t for n, t in clap.items() if n.startswith("text_")}, made / "text_encoder" / "model.safetensors")
-    (made / "tokenizer").mkdir()
-    shutil.copy(tiny_folder / "clap" / "tokenizer.json", made / "tokenizer")
-    for weights in list(made.glob("*/*.safetensors")):
-        torch.save(load_file(weights), weights.with_name(BIN[weights.name]))
-        weights.unlink()
-    index = {
-        "_class_name": "AudioLDMPipeline",
-        "_diffusers_version": "0.15.0.dev0",
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "ClapTextModelWithProjection"],
-        "tokenizer": ["transformers", "RobertaTokenizerFast"],
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "vocoder": ["transformers", "SpeechT5HifiGan"],
-    }
-    (made / "model_index.json").write_text(json.dumps(index))
-    return made
+    return write_hub_folder(tiny_folder, tmp_path / "hub model")
 
 
 def as_safetensors(weights: Path) -> None:
@@ -111,12 +82,12 @@ def test_another_pipeline_is_refused(folder: Path) -> None:
 
 
 def test_what_is_missing_and_where_it_comes_from_is_one_sentence(folder: Path) -> None:
-    said = layout.explain_text_only(open_folder(folder))
+    said = explain_text_only(open_folder(folder))
     for part in ("hub model", "-n", "-f", "audioldm-s-full-v2", "audioldm-convert", "clap/"):
         assert part in said
     cache = layout.ModelFolder(Path("/x/models--cvssp--audioldm-m-full/snapshots/abc"), {})
-    assert "cvssp/audioldm-m-full has only" in layout.explain_text_only(cache)
-    assert "--model_name audioldm-m-full has it" in layout.explain_text_only(cache)
+    assert "cvssp/audioldm-m-full has only" in explain_text_only(cache)
+    assert "--model_name audioldm-m-full has it" in explain_text_only(cache)
 
 
 def test_an_audio_tower_may_be_put_into_the_folder(folder: Path, tiny_folder: Path) -> None:
@@ -346,8 +317,8 @@ def test_find_asks_the_hub_for_owner_and_name(folder: Path, monkeypatch: pytest.
     asked = []
     monkeypatch.setattr(hub, "snapshot", lambda repo: asked.append(repo) or folder)
     monkeypatch.chdir(tmp_path)
-    assert registry.find("cvssp/audioldm-m-full").path == folder and asked == ["cvssp/audioldm-m-full"]
+    assert registry.find_model("cvssp/audioldm-m-full").path == folder and asked == ["cvssp/audioldm-m-full"]
     (tmp_path / "cvssp").mkdir()
     with pytest.raises(InputError, match="no such model folder"):
-        registry.find("cvssp/audioldm")
+        registry.find_model("cvssp/audioldm")
     assert len(asked) == 1

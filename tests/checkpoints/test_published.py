@@ -74,7 +74,7 @@ def test_half_a_checkpoint_that_upstream_left_is_found_and_repaired(published: P
     published.write_bytes(spoil(archive()))
     assert "to be checked" in state("audioldm-s-full")
     assert checkpoint("audioldm-s-full").read_bytes() == archive()
-    assert "downloaded anew" in caplog.text and published.with_name(f"{published.name}.corrupt").is_file()
+    assert "downloaded again" in caplog.text and published.with_name(f"{published.name}.corrupt").is_file()
 
 
 @pytest.mark.parametrize("zipped", [True, False])
@@ -101,10 +101,10 @@ def test_find_downloads_and_converts(published: Path, tiny_folder: Path, monkeyp
 
     calls = []
     monkeypatch.setattr(convert, "cached", lambda path, name=None: calls.append((path, name)) or tiny_folder)
-    assert registry.find("audioldm-s-full").path == tiny_folder
+    assert registry.find_model("audioldm-s-full").path == tiny_folder
     mine = tmp_path / "mine.ckpt"
     mine.write_bytes(archive())
-    assert registry.find(str(mine)).path == registry.open_path(mine).path == tiny_folder
+    assert registry.find_model(str(mine)).path == registry.open_path(mine).path == tiny_folder
     assert calls == [(published, "audioldm-s-full"), (mine, None), (mine, None)]
 
 
@@ -122,7 +122,7 @@ def test_find_downloads_and_converts(published: Path, tiny_folder: Path, monkeyp
 def test_unknown_names(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(InputError, match=sentence):
-        registry.find(name)
+        registry.find_model(name)
 
 
 def test_the_list_says_what_is_there(published: Path, source: Source, caplog) -> None:

@@ -186,7 +186,7 @@ def test_a_mode_that_begins_with_a_sound(command, mode: str) -> None:
 
 def test_the_default_model_is_announced(command, tiny_folder: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(registry, "DEFAULT_MODEL", "tiny")
     code = cli.main(["-t", "rain", "-dur", "0.5"])
     out, err = capsys.readouterr()
     assert code == 0 and len(out.splitlines()) == 1
@@ -256,6 +256,7 @@ BAD = {
     "missing translator file": ["-t", "rain", "--translator", "none/x.pth"],
     "unknown sampler": ["-t", "rain", "--sampler", "euler"],
     "unknown device": ["-t", "rain", "--device", "abacus"],
+    "unknown precision": ["-t", "rain", "--precision", "fp8"],
     "absent device": ["-t", "rain", "--device", "cuda:99"],
     "absurd device": ["-t", "rain", "--device", "cuda:" + "9" * 20],
     "empty device": ["-t", "rain", "--device", ""],
@@ -279,6 +280,7 @@ BAD = {
            "-gs": ("-0.1", "-2", "1000", "nan", "x"),
            "-b": ("0", "-1", "65", "1.5", "x"),
            "-n": ("0", "-1", "33", "x"),
+           "--batch": ("0", "-1", "65", "x"),
            "--seed": ("-1", "9223372036854775808", "1.5", "x"),
        }.items() for value in values},
 }  # fmt: skip
@@ -330,7 +332,7 @@ def test_an_error_comes_before_the_notice_and_the_folder(
     arguments: list[str], command, tiny_folder: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(registry, "DEFAULT_MODEL", "tiny")
     Path("damaged.pth").touch()
     torch.save(Translator(4, dim=8).state_dict(), "small.pth")
     before = everything()

@@ -141,6 +141,16 @@ def test_the_result_is_whole_or_not_there(tmp_path: Path):
 
 
 @needs_golden
+@pytest.mark.parametrize("name", ["first_stage_model.vocoder.conv_pre.bias", "cond_stage_model.model.logit_scale_a"])
+def test_nan_in_a_checkpoint_names_the_file_and_the_tensor(state, tmp_path: Path, name: str):
+    spoilt = {**state, name: torch.full_like(state[name], float("nan"))}
+    torch.save({"state_dict": spoilt}, tmp_path / "bad.ckpt")
+    with pytest.raises(InputError, match=rf"bad.ckpt is damaged: its tensor .*{name.rpartition('.')[2]} holds NaN"):
+        convert.convert(tmp_path / "bad.ckpt", tmp_path / "out", extra=extra())
+    assert not (tmp_path / "out").exists()
+
+
+@needs_golden
 def test_nothing_is_overwritten(folder: Path):
     with pytest.raises(InputError, match="already exists"):
         convert.convert(CHECKPOINT, folder, extra=extra())

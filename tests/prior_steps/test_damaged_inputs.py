@@ -5,15 +5,19 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pictures import encode
 from PIL import Image
+from runs import rows_of
 
+from audioldm.commands import translator
 from audioldm.errors import InputError
 from prior_steps.audiocaps.reader import AudioCaps
+from prior_steps.conceptual_captions import embedding
 from prior_steps.conceptual_captions.reader import ConceptualCaptions
 from prior_steps.engine.write import Folder, shard_path, shards
 from prior_steps.readers.rows import OK, Row
@@ -234,3 +238,32 @@ def test_another_input_is_refused_still(tmp_path: Path) -> None:
     make_run(tmp_path / "a", tmp_path / "out")
     with pytest.raises(InputError, match="belongs to another run: input"):
         make_run(tmp_path / "b", tmp_path / "out")
+
+
+# 9: the whole way, from damaged files to a trained translator
+
+
+def test_train_on_what_damaged_and_odd_sets_gave(tmp_path: Path, tiny_folder: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("AUDIOLDM_CACHE_DIR", str(tmp_path / "cache"))
+    noise = [encode(Image.effect_noise((24, 24), 20 + n).convert("RGB"), "JPEG") for n in range(60)]
+    members = {f"{n}.{kind}": data for n in range(60) for kind, data in (("jpg", noise[n]), ("txt", b"sound %d" % n))}
+    members |= {"x.jpg": b"no picture", "x.txt": b"rain", "y.jpg": noise[0], "z.txt": b"wind", "w.jpg": noise[1],
+                "w.txt": b"\xff\xfe", "v.jpg": noise[2][:300], "v.txt": b"waves"}  # fmt: skip
+    whole = write_tar(tmp_path / "in.tar", members).read_bytes()
+    others = {f"a{name}": data.replace(b"sound", b"noise") for name, data in members.items()}
+    cut = write_tar(tmp_path / "more.tar", others).read_bytes()
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.tar").write_bytes(cut[: len(cut) // 2])
+    (tmp_path / "in" / "b.tar").write_bytes(whole)
+    (tmp_path / "in" / "c.tsv").write_text("a dog\tno address\nrain\thttp://127.0.0.1:1/x.jpg\ttoo many\nrain\t\n"
+                                          "wind\thttp://127.0.0.1:1/y.jpg\n")  # fmt: skip
+    arguments = [str(tmp_path / "in"), "--model", str(tiny_folder), "--rows_per_shard", "40", "--device", "cpu",
+                 "--cache", str(tmp_path / "fetched"), "--out", str(tmp_path / "shards")]  # fmt: skip
+    assert embedding.main(arguments) == 1  # rows failed
+    found = Counter(row["status"] for row in rows_of(tmp_path / "shards"))
+    assert found[OK] > 80 and found["malformed"] >= 5 and found["damaged_file"] == 1, found
+    assert found["not_an_image"] == 1 and found["damaged_image"] == 1, found
+    names = ["conceptual_captions_cos_16", "ridge"]
+    command = ["train", *names, "--data", str(tmp_path / "shards"), "--epochs", "2", "-o", str(tmp_path / "made")]
+    assert translator.main(command) == 0, capsys.readouterr().err
+    assert {path.stem for path in (tmp_path / "made").glob("*.safetensors")} == set(names)

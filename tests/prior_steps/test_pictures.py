@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from pictures import JPEG, encode
 from PIL import Image
-from runs import rows_of, state_of
+from runs import assert_near, rows_of, state_of
 from server import Server
 from wit_table import wit_line, write_wit
 
@@ -115,7 +115,7 @@ def test_every_row_is_accounted_for(server, tiny_folder, tmp_path) -> None:
     first = next(row for row in rows if row["status"] == "ok")
     picture = encoder.clip.encode_image([decode_image(JPEG, "it")])[0]
     np.testing.assert_allclose(first["clip"], picture, atol=1e-5)
-    np.testing.assert_allclose(first["clap"], encoder.clap.encode_text([first["caption"]])[0], atol=1e-5)
+    assert_near(first["clap"], encoder.clap.encode_text([first["caption"]])[0])
     before, asked = state_of(tmp_path / "out"), len(server.requests)
     run.run(job, tmp_path / "out")
     assert state_of(tmp_path / "out") == before and len(server.requests) == asked
@@ -138,7 +138,7 @@ def test_a_killed_run_goes_on(server, tiny_folder, tmp_path, capsys) -> None:
     assert process.wait() == -signal.SIGKILL
     finished, cache = state_of(out), Cache(tmp_path / "cache")
     kept = [i for i in range(20) if cache.get(server.url(f"/{i}/jpeg"))]
-    assert wit.main(arguments) == 0
+    assert wit.main(arguments) == 1  # some of the rows failed
     assert {name: state_of(out)[name] for name in finished} == finished
     assert Counter(row["status"] for row in rows_of(out)) == wanted
     assert [row["id"] for row in rows_of(out)] == [row.id for row in Wit(source)]
@@ -160,14 +160,15 @@ def test_what_may_pass_is_tried_again_when_asked_to(server, tiny_folder, tmp_pat
         str(source), "--model", str(tiny_folder), "--out", str(out), "--cache", str(tmp_path / "cache"),
         "--rows_per_shard", "20", "--contact", "me@example.org",
     ]  # fmt: skip
-    assert wit.main(arguments) == 0
-    assert "1 pictures failed temporarily; rerun with --retry" in capsys.readouterr().err
+    assert wit.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "1 pictures failed temporarily; rerun with --retry" in said and "2 rows failed; the shards have" in said
     before = state_of(out)
     server.requests.clear()
     server.answer("/33", JPEG)
-    assert wit.main(arguments) == 0 and state_of(out) == before
+    assert wit.main(arguments) == 1 and state_of(out) == before
     for _ in range(2):  # the second time, nothing is left to do
-        assert wit.main([*arguments, "--retry"]) == 0
+        assert wit.main([*arguments, "--retry"]) == 1
         assert server.paths == ["/33"]
         after = state_of(out)
         assert [name for name in after if after[name] != before[name]] == ["wit-00001.parquet"]
@@ -187,7 +188,7 @@ def test_without_a_network_no_shard_is_written(server, tiny_folder, tmp_path, ca
     assert "none of the 70 pictures of a shard could be reached; is there a network?" in error
     assert not state_of(tmp_path / "out")
     common[3] = str(tmp_path / "few")  # servers that are no more
-    assert wit.main([str(table("few.tsv", 3)), *common]) == 0
+    assert wit.main([str(table("few.tsv", 3)), *common]) == 1
     assert Counter(row["status"] for row in rows_of(tmp_path / "few")) == {"unreachable": 3, "other_language": 1}
 
 

@@ -11,9 +11,8 @@ import time
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
-from runs import rows_of, state_of, write_csv
+from runs import assert_near, rows_of, state_of, write_csv
 from wit_table import wit_line, write_wit
 
 from audioldm.errors import InputError
@@ -62,11 +61,27 @@ def test_the_rows_are_those_of_one_process(cluster, tiny_folder, tmp_path, capsy
         vectors = [(one.pop("clip"), one.pop("clap")) for one in (row, wanted)]
         assert row == wanted
         if row["status"] == "ok":  # other processes may round otherwise
-            np.testing.assert_allclose(*vectors, rtol=0, atol=1e-5)
+            assert_near(*vectors)
         else:
             assert vectors == [(None, None)] * 2
     before = state_of(tmp_path / "ray")
     assert embedding.main(on_ray) == 0 and state_of(tmp_path / "ray") == before
+
+
+def test_only_what_a_replaced_file_touches_is_made_again(cluster, tiny_folder, tmp_path, capsys) -> None:
+    for name, rows in (("train", 100), ("val", 60)):
+        write_csv(tmp_path, rows, name)
+    arguments = ["--csv", str(tmp_path), "--model", str(tiny_folder), "--rows_per_shard", "50"]
+    arguments += ["--out", str(tmp_path / "out"), "--engine", "ray", "--workers", "2"]
+    assert embedding.main(arguments) == 0
+    before = state_of(tmp_path / "out")
+    write_csv(tmp_path, 30, "val")
+    assert embedding.main(arguments) == 0
+    after = state_of(tmp_path / "out")
+    assert "val.csv has changed since: 2 of the shards" in capsys.readouterr().err
+    names = sorted(before)
+    assert (len(before), sorted(after)) == (4, names[:3])
+    assert [before[name] == after[name] for name in names[:3]] == [True, True, False]
 
 
 def test_settings_of_others_are_as_they_were(cluster, tiny_folder, tmp_path) -> None:

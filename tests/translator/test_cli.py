@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,11 +15,11 @@ from PIL import Image
 from safetensors import safe_open
 
 import audioldm.commands.generate
-from audioldm import registry, translators
-from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from audioldm import registry
+from audioldm.checkpoints.layout import clap_fingerprint, clip_fingerprint
 from audioldm.commands.translator import main
 from audioldm.latent_diffusion.model import LatentDiffusion
-from translator.model import Memory, Translator, load_translator, save_translator
+from translator.model import Translator, load_translator, save_translator
 from translator.settings import EIGHTEEN
 from translator.shards.text_files import write_text_pair
 
@@ -142,7 +140,8 @@ def test_train_several(command, shards: Path) -> None:
     code, _, err = command("train", *names, "--data", shards, *QUICK, "--captions", 20, "--half")
     assert code == 0 and files(Path("translators")) == before
     assert [f"{name}: already in translators" for name in names[:2]] == [line for line in err if "already" in line]
-    refused(command("train", "wit_cos_256", "--data", shards, *QUICK, "--lr", "0.5"), "already exists, made with other")
+    wit = shards / "wit.parquet"
+    refused(command("train", "wit_cos_256", "--data", wit, *QUICK, "--lr", "0.5"), "already exists, made with other")
     assert files(Path("translators")) == before
 
 
@@ -275,7 +274,7 @@ def test_the_thesis_files_install_for_a_model_that_is_named(command, tiny_folder
     assert not (tmp_path / "cache").exists()
     assert command("install", "wit_cos_16.pth", "--model", tiny_folder)[0] == 0
     model, clip = LatentDiffusion.from_folder(tiny_folder, "cpu"), torch.randn(1, 512)
-    assert torch.equal(translators.load(model, "wit_cos_16")(clip), network(clip))
+    assert torch.equal(registry.load_translator(model, "wit_cos_16")(clip), network(clip))
     torch.save(Translator(16, 32).state_dict(), "small.pth")
     refused(command("install", "small.pth", "--model", tiny_folder), "32", "512")
 
@@ -364,72 +363,15 @@ def test_evaluate_on_photographs(command, tiny_folder: Path) -> None:
     assert files(Path("judged")) == before
 
 
-# audioldm --translator
-
-
-@pytest.fixture
-def few_captions(tmp_path: Path, monkeypatch, tiny_folder: Path) -> list[str]:
-    """The bundled captions cut to a few, as two towers read them; the rest of what is bundled stays away."""
-    captions = ["a dog barks", 'someone says "hush"', "rain on a roof", "an engine hums", "waves at the sea", "wind"]
-    folder = tmp_path / "bundled" / "translators"
-    folder.mkdir(parents=True)
-    (folder / "captions.txt").write_text("\n".join(captions) + "\n")
-    monkeypatch.setattr(registry, "models_dir", lambda: tmp_path / "bundled")
-    return captions
-
-
-def test_memory_works_at_once_and_says_what_it_leaned_on(
-    command, few_captions, tiny_folder: Path, spaces, tmp_path: Path, picture: Path, capsys, caplog
-) -> None:
-    def sound() -> tuple[list[str], list[str]]:
-        caplog.clear()
-        arguments = ["--model_name", str(tiny_folder), "-t", str(picture), "-dur", "0.5", "--translator", "memory"]
-        assert audioldm.commands.generate.main(arguments) == 0
-        return capsys.readouterr().out.splitlines(), list(caplog.messages)
-
-    (wav,), said = sound()
-    (leaned,) = [line for line in said if "leaned on" in line]
-    assert sum(f'"{caption}"' in leaned for caption in few_captions) == 5 and "%" in leaned
-    assert any("6 captions" in line for line in said)
-    assert int(leaned.split("%")[0].split()[-1]) > 25, "one counts more than others: the tower sees something"
-    cached = tmp_path / "cache" / "translators" / "-".join(spaces) / "memory.safetensors"
-    kept = load_translator(cached)
-    assert type(kept) is Memory and kept.captions == few_captions
-    model = LatentDiffusion.from_folder(tiny_folder, "cpu")
-    for caption, clip, clap in zip(few_captions, kept.clip, kept.clap, strict=True):
-        expected = torch.nn.functional.normalize(model.clip.encode_text([caption])[0], dim=0)
-        torch.testing.assert_close(clip, expected, atol=1e-5, rtol=0)
-        torch.testing.assert_close(clap, model.clap.encode_text([caption])[0], atol=1e-5, rtol=0)
-    before = cached.stat().st_mtime_ns
-    (again,), said = sound()
-    assert [line for line in said if "leaned on" in line] == [leaned] and not any("6 captions" in line for line in said)
-    assert cached.stat().st_mtime_ns == before and Path(again).read_bytes() == Path(wav).read_bytes()
-
-
-@pytest.mark.parametrize(
-    "name, sources",
-    [("wit_cos_512", ["wit"]), ("audiocaps_wit_cl_256", ["audiocaps", "wit"]), (None, ["audiocaps"]),
-     ("ridge", ["audiocaps"])],
-)  # fmt: skip
-def test_a_model_without_translators_is_told_both_ways(
-    command, few_captions, copy: Path, picture: Path, capsys, name: str | None, sources: list[str]
-) -> None:
-    shutil.rmtree(copy.parent / "translators")
-    index = copy / "model_index.json"
-    content = json.loads(index.read_text())
-    content.pop("default_translator")
-    index.write_text(json.dumps(content))
-    chosen = ["--translator", name] if name else []
-    assert audioldm.commands.generate.main(["--model_name", str(copy), "-t", str(picture), *chosen]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "--translator memory works at once" in line
-    steps = [step.split() for step in line.split("or train one: ")[1].split(" && ")]
-    assert [step[-1] for step in steps[:-2]] == [f"shards/{source}" for source in sources]
-    for source, step in zip(sources, steps, strict=False):
-        assert step[:2] == ["python", "-m"] and step[2] == f"prior_steps.{source}.embedding"
-        assert importlib.util.find_spec(step[2])
-        assert ("--contact" in step) == (source == "wit")
-    chosen = name or "audiocaps_cos_512"
-    assert steps[-2] == ["audioldm-translator", "train", chosen, "--data", "shards"]
-    assert steps[-1] == ["audioldm-translator", "install", f"translators/{chosen}.safetensors"]
-    assert not Path("output").exists()
+def test_evaluate_goes_on_after_bad_rows_and_says_so(command, tiny_folder: Path) -> None:
+    draw = np.random.default_rng(0)
+    for name in "abcd":
+        Image.fromarray(draw.integers(0, 255, (80, 80, 3), dtype=np.uint8)).save(f"{name}.png")
+    Path("cut.png").write_bytes(Path("a.png").read_bytes()[:5000])
+    Path("set.csv").write_text("file,label\na.png,dog\nb.png,dog\nx,y.png,dog\ngone.png,dog\ncut.png,rain\nc.png,rain\nd.png,\n")
+    code, out, err = command("evaluate", "--model", tiny_folder, "--images", "set.csv", "-o", "judged")
+    assert code == 1 and "3 pictures of 2 classes" in "\n".join(out) and "4 could not be read" in "\n".join(out)
+    for sentence in ("line 4 is left out: line 4 of set.csv has more fields", "gone.png is left out: no such file",
+                     "cut.png is left out: ", "d.png is left out: line 8 of set.csv has no value in the column label"):
+        assert sum(sentence in line for line in err) == 1, err
+    assert len(json.loads(Path("judged/evaluation.json").read_text())["skipped"]) == 4

@@ -6,6 +6,8 @@ import csv
 import hashlib
 import itertools
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from server import Server
 
-from audioldm import translators
+from audioldm import registry
 from audioldm.errors import InputError
 from audioldm.inputs.web import download
 from translator.evaluation import imagehear, metrics
@@ -86,29 +88,49 @@ def test_a_text_with_a_file_in_each_line(tmp_path: Path) -> None:
     pictures = read_pictures(tmp_path / "set.txt")
     assert [(p.source, p.label) for p in pictures] == [
         (str(tmp_path / "dog1.jpg"), "dog"), (str(tmp_path / "sea_waves 2.png"), "sea_waves")]  # fmt: skip
-    (tmp_path / "set.jsonl").write_text("[1]\n")
-    with pytest.raises(InputError, match="line 1 of .* is not a JSON object"):
-        read_pictures(tmp_path / "set.jsonl")
 
 
-@pytest.mark.parametrize("content, sentence", [
-    ("file,kind\na.jpg,dog\n", "no column called label"), ("", "no column called label"),
-    ("file,label\na.jpg,\n", "line 2 .* no value in the column label or sound"),
-    ("name,label\na.jpg,dog\n", "line 2 .* no value in the column file or image or url"),
-    ("file,label\na.jpg,dog\na.jpg,rain\n", "a.jpg twice"), ("file,label\n", "no pictures"),
-    ('file,label\n"a.jpg,dog\n', "not a CSV"), (b"file,label\n\xff.jpg,dog\n", "not a CSV file: line 2 is not UTF-8"),
+@pytest.mark.parametrize("content", ["file,kind\na.jpg,dog\n", "", "file,label\n"])
+def test_tables_that_are_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / "set.csv").write_text(content)
+    with pytest.raises(InputError, match="no column called label|no pictures"):
+        read_pictures(tmp_path / "set.csv")
+
+
+@pytest.mark.parametrize("name, bad, sentence", [
+    ("set.csv", "a.jpg,", "line 3 of .* has no value in the column label or sound"),
+    ("set.csv", ",dog", "line 3 of .* has no value in the column file or image or url"),
+    ("set.csv", "first.jpg,rain", "first.jpg has been listed before"),
+    ("set.csv", '"a.jpg,dog', "line 3 of .* has an unmatched quotation mark"),
+    ("set.csv", b"\xff.jpg,dog", "line 3 of .* is not UTF-8 text"),
+    ("set.csv", "a,b.jpg,dog", 'line 3 of .* has more fields than the header; quote fields that contain ","'),
+    ("set.jsonl", "[1]", "line 3 of .* is not a JSON object"),
+    ("set.jsonl", "{", "line 3 of .* is not a JSON object"),
+    ("set.jsonl", '{"file": "a.jpg", "label": ["dog"]}', "line 3 of .* has a list or an object where a text belongs"),
+    ("set.jsonl", '{"file": "a.jpg"}', "line 3 of .* has no value in the column label"),
+    ("set.txt", "12.jpg", "12.jpg does not name its class"),
+    ("set.txt", b"d\xf6g.jpg", "line 3 of .* is not UTF-8 text"),
 ])  # fmt: skip
-def test_tables_that_are_none(tmp_path: Path, content: str | bytes, sentence: str) -> None:
-    table = tmp_path / "set.csv"
-    table.write_bytes(content if isinstance(content, bytes) else content.encode())
-    with pytest.raises(InputError, match=sentence):
-        read_pictures(table)
+def test_one_bad_row_does_not_end_the_run(tmp_path: Path, name: str, bad: str | bytes, sentence: str) -> None:
+    good = {
+        "set.csv": ["file,label", "first.jpg,dog", "last.jpg,cat"],
+        "set.jsonl": ['{"file": "other.jpg", "label": 7.0}', '{"file": "first.jpg", "label": "dog"}',
+                      '{"file": "last.jpg", "label": "cat"}'],
+        "set.txt": ["other1.jpg", "first1.jpg", "last1.jpg"],
+    }[name]  # fmt: skip
+    lines = [*(line.encode() for line in good[:2]), bad if isinstance(bad, bytes) else bad.encode(), good[2].encode()]
+    (tmp_path / name).write_bytes(b"\n".join(lines))
+    found = read_pictures(tmp_path / name)
+    wrong = [picture for picture in found if picture.error]
+    assert len(wrong) == 1 and re.search(sentence, str(wrong[0].error)), wrong
+    assert [p.label for p in found if not p.error] == {
+        "set.csv": ["dog", "cat"], "set.jsonl": ["7", "dog", "cat"], "set.txt": ["other", "first", "last"]
+    }[name]  # fmt: skip
 
 
 def test_folders_that_are_none(tmp_path: Path) -> None:
     for folder, sentence in (
         (make(tmp_path / "both", "dog1.jpg", "rain/1.jpg"), "in folders and beside them"),
-        (make(tmp_path / "numbers", "12.jpg"), "does not name its class"),
         (make(tmp_path / "empty", "notes.txt"), "no pictures"),
         (tmp_path / "none", "no such folder"),
     ):
@@ -323,6 +345,10 @@ def test_pictures_that_cannot_be_read_are_named(pictures: list[Picture], tmp_pat
     assert len(report.pictures) == len(pictures) and "2 could not be read" in markdown(report)
     assert [row["name"] for row in as_json(report)["skipped"]] == ["gone", "nothing"]
     assert "no such picture" in report.skipped[0].why and "have no length" in report.skipped[1].why
+    wrong = replace(bad[0], label="", error="line 7 has no label")  # a class without prompt does not matter then
+    report = evaluate_images(Files(PROMPTS), [wrong, *pictures], PROMPTS, {"same": same})
+    assert [(skipped.name, skipped.why) for skipped in report.skipped] == [("gone", "line 7 has no label")]
+    assert class_prompts([wrong, *pictures]).keys() == {picture.label for picture in pictures}
     with pytest.raises(InputError, match="none of 2 pictures could be read; the first: no such picture"):
         evaluate_images(Files(PROMPTS), bad, PROMPTS, {"same": same})
 
@@ -346,6 +372,7 @@ def test_ranks_beyond_the_classes_are_left_out(pictures: list[Picture]) -> None:
     ({"prompts": {name: PROMPTS[name] for name in NAMES if name != "harp"}}, 'the class "harp" has no prompt'),
     ({"prompts": {"dog": "a dog"}, "pictures": []}, "at least two classes"),
     ({"pictures": []}, "none of 0 pictures"),
+    ({"prompts": {}, "pictures": [Picture("a", "a", "", error="line 2 has no label")]}, "the first: line 2 has no"),
 ])  # fmt: skip
 def test_what_cannot_be_judged(pictures: list[Picture], change: dict, sentence: str) -> None:
     given = {"pictures": pictures, "prompts": PROMPTS, "translators": {"same": same}, **change}
@@ -534,7 +561,7 @@ def test_the_starter_on_photographs(tmp_path: Path) -> None:
     pictures = read_pictures(tmp_path / "some.csv", PHOTOS)
     starter = Starter()
     prompts = class_prompts(pictures, read_prompts(REPOSITORY / "models" / "starter" / "sounds.json"))
-    translator = translators.load(starter.model)
+    translator = registry.load_translator(starter.model)
     untrained = Translator(512).eval()
     report = evaluate_images(starter, pictures, prompts, {"own": translator, "untrained": untrained}, default="own")
 

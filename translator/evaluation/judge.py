@@ -2,7 +2,7 @@
 
 For each picture, the prompts of all classes are ranked in CLAP space by their cosine to the translated picture.
 Controls put the figures into perspective: chance, the same vector for every picture, vectors of other pictures, and
-CLIP alone with the same prompts (zero-shot: an upper bound on what this CLIP recognises).
+CLIP alone with the same prompts (zero-shot: an upper bound for this CLIP).
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def evaluate_images(
         ks: R@k is the share of pictures whose own prompt is among the k nearest; k is below the number of classes.
         seed: of the bootstrap; the same resamples for all translators.
 
-    Pictures that cannot be read are left out and listed. Raises InputError: no picture can be read, a class has no
-    prompt, two classes have the same prompt, there are fewer than two classes, a translator gives unusable vectors.
+    Pictures that have an error or cannot be read are left out and listed. Raises InputError: no picture can be read,
+    a class has no prompt, two classes have the same prompt, there are fewer than two classes, a translator gives
+    unusable vectors.
     """
     _check(pictures, prompts, translators, default)
     ks = tuple(sorted({k for k in ks if 0 < k < len(prompts)}))
@@ -130,11 +131,13 @@ def _check(
         raise InputError("there are no translators to evaluate")
     if default is not None and default not in translators:
         raise InputError(f'the default translator "{default}" is not among the evaluated ones')
-    wordless = sorted({picture.label for picture in pictures} - set(prompts))
+    wordless = sorted({picture.label for picture in pictures if picture.error is None} - set(prompts))
     if wordless:
         raise InputError(f'the class "{wordless[0]}" has no prompt')
     if len(prompts) < 2:
-        raise InputError("at least two classes are required")
+        wrong = [picture.error for picture in pictures if picture.error is not None]
+        why = f"; {len(wrong)} of {len(pictures)} pictures cannot be used, the first: {wrong[0]}" if wrong else ""
+        raise InputError(f"at least two classes are required{why}")
     classes: dict[str, str] = {}
     for label, words in prompts.items():
         if classes.setdefault(words, label) != label:
@@ -145,6 +148,8 @@ def _read(towers: Towers, pictures: Sequence[Picture]) -> tuple[list[tuple[Pictu
     read, skipped = [], []
     for picture in tqdm(pictures, desc="pictures", unit="", disable=None):
         try:
+            if picture.error is not None:
+                raise InputError(picture.error)
             vector = _finite(towers.image(picture.source).reshape(1, -1), "CLIP's image tower")[0]
         except ValueError as error:
             skipped.append(Skipped(picture.name, str(error)))

@@ -9,26 +9,26 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import InputError
-from ..names import unwrapped
+from ..files import is_image_name, printable, unwrapped
 from ..tables import PICTURES, UNREADABLE, Table, column_name, is_damaged, read_lines
 
-SUFFIXES = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif")
 SOURCES = ("file", "image", "url", *PICTURES)  # names of columns; the first that is not blank counts
 LABELS = ("label", "sound", "class", "category")
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and its class."""
+    """A picture and its class, or a fault of its row."""
 
     name: str  # in its set
     source: str  # file or URL
     label: str  # its class
     prompt: str = ""  # for the class, if the set has one
+    error: str | None = None  # one sentence: why it cannot be judged
 
 
 def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Picture]:
@@ -36,9 +36,10 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
 
     A folder holds folders called by class, or files called by class and digits (``dog1.jpg``); anything but image files
     in it is passed over. A list (.csv, .tsv, .jsonl) has the columns file (or image, url …) and label (or sound), and
-    may have prompt; its file names are relative to ``root``, or else to its own folder.
+    may have prompt; its file names are relative to ``root``, or else to its own folder. What is wrong with one row, or
+    with one file's name, is the ``error`` of that picture.
 
-    Raises InputError: there are no pictures, a column or value is missing, or a picture is listed twice.
+    Raises InputError: there are no pictures, or no column of classes.
     """
     path = Path(path)
     if path.is_dir():
@@ -50,9 +51,9 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
     if not pictures:
         raise InputError(f"there are no pictures in {path}")
     seen: set[str] = set()
-    for picture in pictures:
-        if picture.source in seen:
-            raise InputError(f"{path} lists {picture.name} twice")
+    for place, picture in enumerate(pictures):
+        if picture.error is None and picture.source in seen:
+            pictures[place] = replace(picture, error=f"{picture.name} has been listed before")
         seen.add(picture.source)
     return pictures
 
@@ -66,7 +67,8 @@ def read_prompts(path: str | Path) -> dict[str, str]:
     path = Path(path)
     rows: Iterable[tuple[object, object]]
     if path.suffix.lower() == ".csv":
-        rows = [(_first(row, (*LABELS, "name")), row.get("prompt")) for _, row in _rows(path)]
+        table = [row if isinstance(row, dict) else {} for _, row in _rows(path)]
+        rows = [(_first(row, (*LABELS, "name")), row.get("prompt")) for row in table]
     else:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +96,7 @@ def class_prompts(pictures: Sequence[Picture], given: Mapping[str, str] | None =
     class.
     """
     prompts = dict(given or {})
-    for label in sorted({picture.label for picture in pictures} - set(prompts)):
+    for label in sorted({picture.label for picture in pictures if picture.error is None} - set(prompts)):
         said = sorted({picture.prompt for picture in pictures if picture.label == label and picture.prompt})
         if len(said) > 1:
             raise InputError(f'the class "{label}" has two prompts: "{said[0]}" and "{said[1]}"')
@@ -108,8 +110,8 @@ def label_of(name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether the name is that of an image file."""
-    return not name.startswith(".") and name.lower().endswith(SUFFIXES)
+    """Whether this is the name of an image file."""
+    return not name.startswith(".") and is_image_name(name)
 
 
 def _read_folder(folder: Path) -> list[Picture]:
@@ -125,35 +127,48 @@ def _read_folder(folder: Path) -> list[Picture]:
         )
     if inside:
         return [Picture(f"{path.parent.name}/{path.name}", str(path), path.parent.name) for path in inside]
-    for path in beside:
-        if not label_of(path.name):
-            raise InputError(f"{path} does not name its class; expected a name like dog1.jpg or dog/1.jpg")
-    return [Picture(path.name, str(path), label_of(path.name)) for path in beside]
+    return [_named_by_class(path.name, str(path)) for path in beside]
+
+
+def _named_by_class(name: str, source: str) -> Picture:
+    label = label_of(name)
+    error = None if label else f"{printable(name)} does not name its class; expected a name like dog1.jpg or dog/1.jpg"
+    return Picture(name, source, label, error=error)
 
 
 def _read_list(path: Path, root: Path) -> Iterable[Picture]:
     by_name = path.suffix.lower() == ".txt"
     for number, row in _lines(path) if by_name else _rows(path):
+        place = f"line {number} of {path}"
+        if isinstance(row, str):
+            yield Picture(f"line {number}", "", "", error=f"{place} {row}")
+            continue
         name = unwrapped(_first(row, SOURCES))
-        label = label_of(name) if by_name else _first(row, LABELS)
+        source = name if re.match(r"https?://|data:|~", name, re.I) else str(root / name)
+        if by_name:
+            yield _named_by_class(name, source)
+            continue
+        label, error = _first(row, LABELS), None
         if not name or not label:
             lacking = SOURCES[:3] if not name else LABELS[:2]
-            raise InputError(f"line {number} of {path} has no value in the column {' or '.join(lacking)}")
-        source = name if re.match(r"https?://|data:", name, re.I) else str(root / name)
-        yield Picture(name, source, label, _first(row, ("prompt",)))
+            error = f"{place} has no value in the column {' or '.join(lacking)}"
+        yield Picture(name or f"line {number}", source, label, _first(row, ("prompt",)), error)
 
 
-def _lines(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers, and the file that each line names. Raises InputError."""
+Numbered = tuple[int, "dict[str, str] | str"]  # number of a line, and its columns by name, or its fault
+
+
+def _lines(path: Path) -> Iterable[Numbered]:
+    """The file that each line of a text names."""
     for number, text in read_lines(path):
         if is_damaged(text):
-            raise InputError(f"line {number} of {path} {UNREADABLE}")
-        if text.strip() and not text.startswith("#"):
+            yield number, UNREADABLE
+        elif text.strip() and not text.lstrip().startswith("#"):
             yield number, {"file": text}
 
 
-def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of a CSV or of JSON lines, by the names of its columns. Raises InputError."""
+def _rows(path: Path) -> Iterable[Numbered]:
+    """The rows of a CSV or of JSON lines. Raises InputError."""
     if path.suffix.lower() == ".jsonl":
         yield from _objects(path)
         return
@@ -162,21 +177,32 @@ def _rows(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
         raise InputError(f"{path} has no column called label (or sound) in its first line")
     for record in table:
         if record.error:
-            raise InputError(f"{path} is not a CSV file: line {record.line} {record.error}")
-        if any(field.strip() for field in record.fields):
+            yield record.line, record.error
+        elif any(field.strip() for field in record.fields):
             yield record.line, dict(zip(table.names, record.fields, strict=False))
 
 
-def _objects(path: Path) -> Iterable[tuple[int, dict[str, str]]]:
-    """Line numbers and rows of JSON lines. Raises InputError."""
+def _objects(path: Path) -> Iterable[Numbered]:
     for number, text in read_lines(path):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text)
-            yield number, {column_name(key): "" if value is None else str(value) for key, value in values.items()}
-        except (ValueError, AttributeError, RecursionError):
-            raise InputError(f"line {number} of {path} is not a JSON object") from None
+        if is_damaged(text):
+            yield number, UNREADABLE
+        elif text.strip():
+            try:
+                values = json.loads(text)
+                yield number, {column_name(key): _plain(value) for key, value in values.items()}
+            except (ValueError, AttributeError, RecursionError):
+                yield number, "is not a JSON object"
+            except TypeError as error:
+                yield number, f"has {error} where a text belongs"
+
+
+def _plain(value: object) -> str:
+    """A value of JSON as the text that a CSV would have: 7.0 is 7. Raises TypeError."""
+    if isinstance(value, list | dict):
+        raise TypeError("a list or an object")
+    if value is None:
+        return ""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
 def _first(row: Mapping[str, str | None], columns: Sequence[str]) -> str:

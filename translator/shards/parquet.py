@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import InputError
+from ..zoo import current
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -140,6 +141,8 @@ def _read_footer(path: Path) -> Shard:
                 f"{path} is not an embedding shard: its vectors must be lists of float32, all of one length"
             )
         sizes = tuple(groups.row_group(i).num_rows for i in range(groups.num_row_groups))
+        clap_space = metadata.get("clap_space")
         return Shard(
-            path, metadata["source"], metadata["clip_space"], metadata.get("clap_space"), clip.list_size, sizes
-        )
+            path, metadata["source"], current(metadata["clip_space"]), clap_space and current(clap_space),
+            clip.list_size, sizes,
+        )  # fmt: skip

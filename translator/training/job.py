@@ -76,7 +76,7 @@ def begin(
     if path.exists():
         try:
             state = torch.load(path, weights_only=True, map_location=device)
-            same = state["made_of"] == record.made_of(settings, facts)
+            same = record.matches(state["made_of"], record.made_of(settings, facts))
         except Exception:
             raise InputError(f"{path}, the state of an interrupted training, is damaged; delete it") from None
         if not same:

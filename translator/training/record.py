@@ -1,4 +1,4 @@
-"""The record of a translator, in its header and in a JSON file beside it: what it was made of, how good it is."""
+"""The record of a translator, in its header and in a JSON file beside it: its data, settings and scores."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ..files import write
 from ..model import BaseTranslator, save_translator
 from ..settings import Settings
 from ..shards.pairs import Pairs
+from ..zoo import current
 
 
 def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
@@ -31,6 +32,7 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
             "unused": pairs.unused,
             "share_held_out": pairs.share,
             "rows": pairs.fingerprint,
+            **({"collections": pairs.collections} if len(pairs.collections) > 1 else {}),
         }
         for name, pairs in sources.items()
     }
@@ -45,13 +47,18 @@ def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
     return {**facts, "data": data, **means, "settings": chosen}
 
 
+def matches(found: dict[str, Any], made: dict[str, Any]) -> bool:
+    """Whether ``found`` has all that ``made`` says; a space may have a former name. Raises KeyError, TypeError."""
+    return all((current(found[key]) if key.endswith("_space") else found[key]) == made[key] for key in made)
+
+
 def is_finished(path: Path, made: dict[str, Any]) -> bool:
     """Whether ``path`` exists and was made as ``made`` says. Raises InputError if it was made otherwise."""
     if not path.exists():
         return False
     try:
         found = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
-        same = all(found[key] == value for key, value in made.items())
+        same = matches(found, made)
     except (OSError, ValueError, KeyError, TypeError):
         same = False
     if not same:

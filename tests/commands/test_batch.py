@@ -201,10 +201,10 @@ def test_what_goes_for_all_rows(command, arguments: tuple[str, ...]) -> None:
 
 
 def test_the_model_is_read_once(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audioldm.checkpoints import load as folder
+    from audioldm.latent_diffusion import model as module
 
-    loads, load = [], folder.load
-    monkeypatch.setattr(folder, "load", lambda build, path, *a, **k: loads.append(path) or load(build, path, *a, **k))
+    loads, load = [], module.load
+    monkeypatch.setattr(module, "load", lambda build, path, *a, **k: loads.append(path) or load(build, path, *a, **k))
     Path("prompts.txt").write_text("rain\nwaves\nwind\n")
     assert command("-t", "prompts.txt")[0] == 0
     assert len(loads) == len(set(loads)) >= 3
@@ -254,7 +254,7 @@ def test_an_unclosed_quotation_mark_costs_one_row(command) -> None:
     Path("table.csv").write_text('prompt,seed\n"rain,1\nwaves,2\nwind,3\n')
     code, out, _ = command("-t", "table.csv")
     assert code == 1 and [(row["prompt"], row["status"]) for row in manifest()] == [
-        ("", "failed"), ("waves", "ok"), ("wind", "ok")]  # fmt: skip
+        ('"rain,1', "failed"), ("waves", "ok"), ("wind", "ok")]  # fmt: skip
 
 
 def test_a_failure_of_any_kind_goes_no_further_than_its_row(command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -316,7 +316,7 @@ def test_the_default_model_is_announced_unless_the_list_is_bad(
     command, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(registry, "DEFAULT_MODEL", "tiny")
     Path("prompts.txt").write_text("rain\n")
     assert cli.main([*QUICK, "-t", "prompts.txt"]) == 0
     notice, summary = capsys.readouterr().err.splitlines()
@@ -327,7 +327,7 @@ def test_the_default_model_is_announced_unless_the_list_is_bad(
 
 
 def test_no_torch_is_needed_to_find_that_all_is_done() -> None:
-    code = "import sys, audioldm.batch; sys.exit('torch' in sys.modules)"
+    code = "import sys, audioldm.commands.batch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
 
 
