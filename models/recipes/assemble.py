@@ -37,7 +37,7 @@ def main() -> None:
     clap = CLAPAudioEmbeddingClassifierFreev2(ModelFolder(data.STARTER, INDEX))
     sounds = clap.encode_text([prompts[0] for prompts in data.SOUNDS.values()])
     said = clap.encode_text([prompt for prompts in data.SOUNDS.values() for prompt in prompts])
-    pictures = translated([INDEX["default_translator"]])
+    pictures = translated([INDEX["default_translator"]], disturbed=False)
     known = {"text": said, "image": torch.cat([vectors for sound, vectors in pictures.items() if sound])}
     others = {"text": clap.encode_text(texts.captions("val")[:500]), "image": pictures[None]}
     thresholds = {}

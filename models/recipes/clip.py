@@ -126,18 +126,21 @@ def prototypes(weight: Tensor, features: Tensor) -> Tensor:
     return (features.mean(0) + features.std(0).mean() * directions(weight)).clamp(min=0)
 
 
-def imagined(weight: Tensor, views: Tensor, rows: Tensor, classes: Tensor) -> Tensor:
+def imagined(weight: Tensor, views: Tensor, rows: Tensor, classes: Tensor, disturbed: bool = True) -> Tensor:
     """Features (N, 1280) of pictures of ``classes`` (N,), as if photographed.
 
     A view of one of the photographs ``rows``, moved from its class's weights towards those of the class wanted, by
-    up to thrice as much as real photographs lie along their own class's. Then every feature gets a random gain, and up
-    to half of them are lost: a network that trusts the exact direction errs on real photographs (docs/starter.md).
+    up to thrice as much as real photographs lie along their own class's. If ``disturbed``, every feature then gets a
+    random gain, and up to half of them are lost: a network that trusts the exact direction errs on real photographs
+    (docs/starter.md).
     """
     direction = directions(weight)
     chosen = rows[torch.randint(len(rows), (len(classes),))]
     seen = views[chosen, torch.randint(views.shape[1], (len(classes),))]
     step = views[rows, 0].std(0).mean() * (0.2 + 0.85 * torch.rand(len(classes), 1))
     moved = (seen + step * (direction[classes] - direction[chosen])).clamp(min=0)
+    if not disturbed:
+        return moved
     gain = (torch.rand(len(classes), 1) * torch.randn_like(moved)).exp()
     return moved * gain * (torch.rand_like(moved) > LOST * torch.rand(len(classes), 1))
 

@@ -68,7 +68,7 @@ def conditions(clips: list[data.Clip]) -> tuple[Tensor, list[Tensor], Tensor]:
 
 
 @torch.no_grad()
-def translated(translators: list[str]) -> dict[str | None, Tensor]:
+def translated(translators: list[str], disturbed: bool = True) -> dict[str | None, Tensor]:
     """Sound -> CLAP vectors (N, 512) of imagined pictures of what makes it; None -> those of all other classes."""
     tower, weight, _ = vision_tower()
     views, sounds = photo_features(tower), sources.class_sounds()
@@ -78,7 +78,7 @@ def translated(translators: list[str]) -> dict[str | None, Tensor]:
     for sound in set(sounds):
         classes = torch.tensor([row for row, s in enumerate(sounds) if s == sound])
         classes = classes.repeat(-(-PICTURES // len(classes)))
-        features = project(imagined(weight, views, usable_photos(), classes))
+        features = project(imagined(weight, views, usable_photos(), classes, disturbed))
         vectors[sound] = torch.cat([network(features) for network in networks])
     return vectors
 
