@@ -112,6 +112,8 @@ def embed(
 def end(folder: Folder) -> int:
     """Print the table of a run; returns the exit code: 0, or 1 if rows failed, as of a list of prompts."""
     print(report(folder))
+    if not folder.statuses.total():
+        raise InputError("the input has no rows")
     if failed := failures(folder):
         print(f"{failed:,} rows failed; the shards have the reason of each in the column error", file=sys.stderr)
     return 1 if failed else 0

@@ -15,8 +15,21 @@ from typing import BinaryIO
 
 from filelock import FileLock, Timeout
 
+from . import InputError
+from .names import printable
+
 BLOCK = 1 << 20  # bytes
 PART = ".part"  # suffix of temporary names; they begin with a dot
+
+
+def output_path(name: str | os.PathLike[str]) -> Path:
+    """The place of what is to be written, "~" being the home folder. Raises InputError: no name, nobody's home."""
+    text = os.path.expanduser(os.fspath(name))
+    if not text.strip():
+        raise InputError("the name of the output is empty")
+    if text.startswith("~"):
+        raise InputError(f"{printable(text)} is in the home folder of nobody; ./{printable(text)} is a name with a ~")
+    return Path(text)
 
 
 def write(path: Path, content: bytes) -> None:

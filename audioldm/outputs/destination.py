@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from translator.files import output_path
+
 from ..errors import InputError
 from ..inputs.names import slug
 from ..inputs.samples import as_float
@@ -21,6 +23,8 @@ from ..inputs.vector import SUFFIX, write_vector
 if TYPE_CHECKING:
     import numpy as np
 
+
+MOST_CHANNELS = 32  # an array of fewer samples than that, and of more sounds, is one of (samples, channels)
 
 log = logging.getLogger("audioldm")
 
@@ -42,6 +46,7 @@ def check_folder(folder: Path) -> tuple[Path, ...]:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a folder's name"
+        reason = "it is a file" if isinstance(error, FileExistsError) else reason
         raise InputError(f"cannot write to the output folder {folder}: {reason}") from None
     return made
 
@@ -78,14 +83,14 @@ class Destination:
         if embedding is not None:
             if not embedding.lower().endswith(SUFFIX):
                 raise InputError(f"the embedding file must end in {SUFFIX}, not {embedding}")
-            _refuse_existing(Path(os.path.expanduser(embedding)), beside=False)
+            _refuse_existing(output_path(embedding), beside=False)
         prompt = prompts if isinstance(prompts, str) else prompts[0]
         if not isinstance(prompts, str) and len(prompts) > 1:
             prompt = " ".join(slug(one) for one in prompts)
         if file is None:
-            destination = cls(Path(os.path.expanduser(folder)), f"{get_time()}_{slug(prompt)}", count=count)
+            destination = cls(output_path(folder), f"{get_time()}_{slug(prompt)}", count=count)
         else:
-            path = Path(os.path.expanduser(file))
+            path = output_path(file)
             if path.suffix.lower() != ".wav":
                 raise InputError(f"the output file must end in .wav, not {file}")
             destination = cls(path.parent, path.stem, path, count)
@@ -94,7 +99,7 @@ class Destination:
         made = check_folder(destination.folder)
         if embedding is None:
             return dataclasses.replace(destination, made=made)
-        path = Path(os.path.expanduser(embedding))
+        path = output_path(embedding)
         try:
             made = (*check_folder(path.parent), *made)
         except InputError:
@@ -151,12 +156,13 @@ def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "
     Raises InputError, also if the folder cannot be written.
     """
     waves = _waves(waveform)
-    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else list(name or ())
+    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else name
+    names = list(names) if isinstance(names, list | tuple) else []
     if len(names) != len(waves) or not all(isinstance(one, str | os.PathLike) for one in names):
         raise InputError(f"there are {len(waves)} sounds: give save_wave one name, or a list of {len(waves)} names")
     if not isinstance(savepath, str | os.PathLike):
         raise InputError("savepath must be the name of a folder")
-    folder = Path(os.path.expanduser(savepath))
+    folder = output_path(savepath)
     check_folder(folder)
     return [
         Destination(folder, slug(_without_ending(os.fsdecode(one))), count=len(waves)).write(index, wave)
@@ -179,7 +185,7 @@ def _waves(waveform: Any) -> list[np.ndarray]:
     if values.ndim == 3 and values.shape[1] == 1:
         values = values[:, 0]
     values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or not values.size:
+    if values.ndim != 2 or not values.size or values.shape[1] < MOST_CHANNELS < len(values):
         raise InputError(f"the waveform has the shape {np.shape(waveform)}; give (sounds, 1, samples)")
     values = as_float(values, "the waveform")
     if not np.isfinite(values).all():

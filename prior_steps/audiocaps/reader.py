@@ -80,16 +80,15 @@ class AudioCaps(FileReader):
                 if split not in by_name:
                     raise InputError(f"there is no {split}.csv; available: {', '.join(path.name for path in files)}")
             files = [by_name[split] for split in splits]
-        for path in files:
-            open_table(path, ",", COLUMNS)
         super().__init__(files, cleaning)
+        self.refuse_if_all(lambda path: open_table(path, None, COLUMNS))
 
     @property
     def total(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return sum(1 for path in self.files for _ in self.rows(path))
+        return sum(1 for _ in self._all_rows())
 
     def rows(self, path: Path) -> Iterator[Row]:
-        table = open_table(path, ",", COLUMNS)
+        table = open_table(path, None, COLUMNS)
         identity, caption = table.names.index("audiocap_id"), table.names.index("caption")
         for row, fields in table_rows(table, self.name, path.stem):
             yield row if row.error else replace(row, id=fields[identity] or row.id, caption=fields[caption])

@@ -46,7 +46,7 @@ def test_quotes_that_lead_to_other_columns(tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    (tmp_path / "t.csv.gz").write_bytes(b"not packed")
+    (tmp_path / "t.csv.gz").write_bytes(gzip.compress(b"a,b")[:9])
     for path in (tmp_path / "none.csv", tmp_path / "t.csv.gz", tmp_path):
         with pytest.raises(InputError, match="cannot read"):
             Table(path)
