@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .latent_diffusion.model import LatentDiffusion as LatentDiffusion
     from .options import GenerateOptions as GenerateOptions
     from .outputs.destination import get_time as get_time
-    from .outputs.destination import save_wave as save_wave
     from .pipeline import build_model as build_model
     from .pipeline import image_to_audio as image_to_audio
     from .pipeline import style_transfer as style_transfer
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from .pipeline import text_to_audio as text_to_audio
     from .utils import get_duration as get_duration
     from .utils import round_up_duration as round_up_duration
+    from .utils import save_wave as save_wave
     from .utils import seed_everything as seed_everything
 
 __version__ = "0.1.0"
@@ -33,7 +33,7 @@ _HOME = {  # public name -> module that defines it
     "image_to_audio": "pipeline",
     "style_transfer": "pipeline",
     "super_resolution_and_inpainting": "pipeline",
-    "save_wave": "outputs.destination",
+    "save_wave": "utils",
     "get_time": "outputs.destination",
     "seed_everything": "utils",
     "get_duration": "utils",

@@ -1,4 +1,4 @@
-"""Waveforms and the log-mel spectrogram that VAE and vocoder speak: resample, analyse, write.
+"""Waveforms and the log-mel spectrogram that VAE and vocoder speak: resample and analyse.
 
 The front end is AudioLDM's: 16 kHz, 10 ms hop, 64 Slaney mel bands of STFT *magnitude* (not power), natural
 logarithm. Numbers as measured on audioldm 0.1.1; checked against its output in ``tests/test_audio.py``.
@@ -6,21 +6,16 @@ logarithm. Numbers as measured on audioldm 0.1.1; checked against its output in 
 
 from __future__ import annotations
 
-import io
 import math
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soundfile
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from translator.files import write_new
-
-from .errors import InputError, missing_name
+from .errors import missing_name
 
 SAMPLE_RATE = 16_000  # Hz
 N_FFT = 1024  # samples, also the Hann window's length: 64 ms
@@ -88,26 +83,6 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
         weights = (cutoff * np.sinc(t) * np.cos(t * np.pi / (2 * ZERO_CROSSINGS)) ** 2).astype(np.float32)
         result[first : first + block] = np.einsum("nk,nk->n", padded[whole[:, None] + offsets + reach + 1], weights)
     return result
-
-
-def write_wave(path: str | Path, wave: np.ndarray) -> None:
-    """Write float32 (N,) in [-1, 1] as 16-bit PCM WAV at 16 kHz, whole or not at all.
-
-    A louder wave is scaled as a whole, never clipped. Raises InputError if the folder cannot be written, and
-    FileExistsError if ``path`` exists: no result is ever overwritten.
-    """
-    path, buffer = Path(path), io.BytesIO()
-    if not path.parent.is_dir():
-        raise InputError(f"cannot write to the folder {path.parent}: it does not exist")
-    loudest = max(1.0, float(np.abs(wave).max(initial=0)))
-    pcm = (wave / np.float32(loudest) * 32767).round().astype(np.int16)
-    soundfile.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
-    try:
-        write_new(path, buffer.getvalue())
-    except FileExistsError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
 
 
 def __getattr__(name: str) -> Any:

@@ -12,8 +12,8 @@ from functools import reduce
 from operator import add
 from typing import TYPE_CHECKING, Any
 
-from . import translators
-from .checkpoints.layout import explain_text_only
+from . import registry
+from .checkpoints.published import explain_text_only
 from .errors import InputError
 from .inputs.prompt import Prompt, read_prompt
 
@@ -69,7 +69,7 @@ def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator:
     """See whether ``model`` can encode the prompts: translator, audio tower, dimension. Raises InputError."""
     for prompt in prompts:
         if prompt.kind == "image":
-            translators.load(model, translator)
+            registry.load_translator(model, translator)
         elif prompt.kind == "audio" and not model.clap.hears:
             raise InputError(explain_text_only(model.folder))
         elif prompt.kind == "vector":
@@ -92,7 +92,7 @@ def encode_prompt(
     if prompt.kind == "image":
         from translator.model import Memory
 
-        network = translators.load(model, translator).to(model.device)
+        network = registry.load_translator(model, translator).to(model.device)
         if not isinstance(network, Memory):
             return model.image_encoder([prompt.content], network)
         clip = model.clip.encode_image([prompt.content])

@@ -12,11 +12,11 @@ import dataclasses
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .checkpoints.layout import explain_text_only
+from .checkpoints.published import explain_text_only
 from .errors import InputError
 
 if TYPE_CHECKING:
@@ -43,6 +43,18 @@ class Sound:
     noise_seed: int  # as the seed of a run with one sound and one candidate, it gives this wave
     similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
     gain: float = 1.0  # of an edit: what all of the wave was multiplied by, so that nothing is clipped
+
+    def record(self, elapsed: float) -> dict[str, Any]:
+        """What its JSON says of it alone. ``elapsed``: seconds since the run began."""
+        return {
+            "item": self.item,
+            "candidate": self.candidate,
+            "noise_seed": self.noise_seed,
+            "similarity": self.similarity,
+            "samples": len(self.wave),
+            **({} if self.gain == 1 else {"gain": self.gain}),
+            "elapsed_seconds": round(elapsed, 3),
+        }
 
 
 def noise_seed(seed: int, item: int, candidate: int) -> int:

@@ -81,6 +81,11 @@ class GenerateOptions:
         return self.mode != "generation"
 
     @property
+    def chosen(self) -> dict[str, Any]:
+        """All options by name, without those that only another mode has."""
+        return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
+
+    @property
     def steps_run(self) -> int:
         """How many of the sampler's steps are run: a transfer runs the last int(strength * steps), as upstream."""
         if self.mode != "transfer" or self.transfer_strength is None:

@@ -9,12 +9,10 @@ import functools
 import numbers
 from collections.abc import Callable, Sequence
 from os import PathLike
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 
-from . import registry
 from .conditioning import check_weights, condition_all, encode_prompt, read_negative
 from .errors import InputError, missing_name
 from .generation import generate
@@ -22,6 +20,7 @@ from .inputs.prompt import Prompt, kind_of, read_prompts
 from .inputs.sounds import Original, read_original
 from .latent_diffusion.model import LatentDiffusion
 from .options import GenerateOptions
+from .registry import build_model
 from .utils import round_up_duration, seed_everything
 
 if TYPE_CHECKING:
@@ -43,26 +42,6 @@ GONE = {
     "DDIMSampler": "use audioldm.latent_diffusion.sampling",
     "default_audioldm_config": "a model's folder holds its configuration",
 }
-
-
-def build_model(
-    ckpt_path: str | Path | None = None,
-    config: None = None,
-    model_name: str = registry.DEFAULT_MODEL,
-    device: str | None = None,
-) -> LatentDiffusion:
-    """The model called ``model_name`` (or at that path), or in the folder or checkpoint file ``ckpt_path``.
-
-    Its parts are read on first use. ``device``: "cpu", "cuda" … or None, which is a GPU if there is one.
-    ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
-    """
-    if config is not None:
-        raise InputError("config must be None: the model's folder holds its configuration")
-    named = model_name if ckpt_path is None else ckpt_path
-    if not isinstance(named, str | PathLike):
-        raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
-    folder = registry.find(model_name) if ckpt_path is None else registry.open_path(ckpt_path)
-    return LatentDiffusion(folder, "auto" if device is None else device)
 
 
 def _seed_third(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray]:

@@ -1,18 +1,71 @@
-"""A name → a ModelFolder: bundled, published by AudioLDM, in the hub, or a folder of the user's own."""
+"""Models and translators by name: find them, open them, and make a memory of captions where no translator is.
+
+A model is bundled, published by AudioLDM, in the hub, or a folder of the user's own.
+"""
 
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import re
+import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from .checkpoints.layout import INDEX, ModelFolder, open_folder
+from translator import settings, zoo
+from translator.programs import program
+
+from .checkpoints.layout import (
+    CLAP_PROJECTIONS,
+    CLIP_PROJECTIONS,
+    INDEX,
+    ModelFolder,
+    cache_dir,
+    open_folder,
+    read_arrays,
+)
 from .checkpoints.published import UPSTREAM
 from .errors import InputError
+from .memory import make_memory
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from .latent_diffusion.model import LatentDiffusion
 
 DEFAULT_MODEL = "starter"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/name
+CAPTIONS = "captions.txt"  # beside the bundled translators: what a memory of any model remembers
+BETTER = "audiocaps_cos_512"  # than a memory, and all that its training needs comes with the package
+THESIS = (
+    "%s does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
+    "model here lives; a translator that was trained so makes unrelated sounds"
+)
+
+log = logging.getLogger("audioldm")
+
+
+def build_model(
+    ckpt_path: str | Path | None = None,
+    config: None = None,
+    model_name: str = DEFAULT_MODEL,
+    device: str | None = None,
+) -> LatentDiffusion:
+    """The model called ``model_name`` (or at that path), or in the folder or checkpoint file ``ckpt_path``.
+
+    Its parts are read on first use. ``device``: "cpu", "cuda" … or None, which is a GPU if there is one.
+    ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
+    """
+    from .latent_diffusion.model import LatentDiffusion
+
+    if config is not None:
+        raise InputError("config must be None: the model's folder holds its configuration")
+    named = model_name if ckpt_path is None else ckpt_path
+    if not isinstance(named, str | os.PathLike):
+        raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
+    folder = find_model(model_name) if ckpt_path is None else open_path(ckpt_path)
+    return LatentDiffusion(folder, "auto" if device is None else device)
 
 
 def models_dir() -> Path:
@@ -20,6 +73,19 @@ def models_dir() -> Path:
     package = Path(__file__).resolve().parent
     installed = package / "models"
     return installed if installed.is_dir() else package.parent / "models"
+
+
+def is_here(name: str) -> bool:
+    """Whether ``find_model`` would open the model without a download."""
+    if name in UPSTREAM:
+        from .checkpoints.download import checkpoint_path
+
+        return checkpoint_path(name).is_file()
+    if name in model_names() or os.path.exists(os.path.expanduser(name)) or not HUB_ID.fullmatch(name):
+        return True
+    from .checkpoints.hub import is_cached
+
+    return is_cached(name)
 
 
 def open_path(path: str | Path) -> ModelFolder:
@@ -31,13 +97,13 @@ def open_path(path: str | Path) -> ModelFolder:
     return _converted(Path(expanded)) if os.path.isfile(expanded) else open_folder(path)
 
 
-def find(name: str) -> ModelFolder:
+def find_model(name: str) -> ModelFolder:
     """The model called ``name``: bundled, published by AudioLDM, at the path ``name`` or in the hub's repository.
 
     What is not there yet is downloaded; a checkpoint is converted at first use, which takes a minute and torch.
     Raises InputError, with the nearest names.
     """
-    if name in names():
+    if name in model_names():
         return open_folder(models_dir() / name)
     if name in UPSTREAM:
         from .checkpoints.download import checkpoint
@@ -58,33 +124,20 @@ def find(name: str) -> ModelFolder:
     raise InputError(f'unknown model "{name}"{did_you_mean(name, all_names())}')
 
 
-def is_here(name: str) -> bool:
-    """Whether ``find`` would open the model without a download."""
-    if name in UPSTREAM:
-        from .checkpoints.download import checkpoint_path
-
-        return checkpoint_path(name).is_file()
-    if name in names() or os.path.exists(os.path.expanduser(name)) or not HUB_ID.fullmatch(name):
-        return True
-    from .checkpoints.hub import is_cached
-
-    return is_cached(name)
-
-
 def _converted(checkpoint: Path, name: str | None = None) -> ModelFolder:
     from .convert.checkpoint import cached
 
     return open_folder(cached(checkpoint, name))
 
 
-def names() -> list[str]:
+def model_names() -> list[str]:
     """Names of the bundled models."""
     return sorted(path.parent.name for path in models_dir().glob(f"*/{INDEX}"))
 
 
 def all_names() -> list[str]:
-    """Names that find knows: the bundled models, and AudioLDM's checkpoints, which it downloads."""
-    return [*names(), *UPSTREAM]
+    """Names that find_model knows: the bundled models, and AudioLDM's checkpoints, which it downloads."""
+    return [*model_names(), *UPSTREAM]
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
@@ -93,3 +146,118 @@ def did_you_mean(name: str, known: list[str]) -> str:
     if near:
         return f"; did you mean {' or '.join(near)}?"
     return f"; available: {', '.join(known)}" if known else "; none is installed"
+
+
+def translators_home() -> Path:
+    """Where installed translators are, and memories that were made: <clip space>-<clap space>/<name>.safetensors."""
+    return cache_dir() / "translators"
+
+
+def translator_roots(model: LatentDiffusion) -> list[Path]:
+    """Where translators for ``model`` are looked for, first one first."""
+    unkept = [] if model.scratch is None else [Path(model.scratch.name)]
+    return [translators_home(), *unkept, model.folder.path.parent / "translators", models_dir() / "translators"]
+
+
+def how_to_make(name: str, model: str) -> str:
+    """The command that makes the translator called ``name`` for the model called ``model``."""
+    option = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
+    pictures = name not in settings.CLOSED_FORM and "wit" in settings.parse(name).sources
+    data = " --wit sample --contact YOUR@MAIL" if pictures else ""
+    return f"{program('audioldm-translator')} make {name}{option}{data}"
+
+
+def name_of(folder: ModelFolder) -> str:
+    """What --model_name and --model call the model in ``folder``: its name, or its path."""
+    own = folder.name
+    return own if own in all_names() or "/" in own else str(folder.path)  # "/": of the hub
+
+
+def check_before_download(name: str | None, model: str) -> None:
+    """Raise InputError if the model called ``model`` must be downloaded and cannot have the translator ``name``.
+
+    Its spaces are not known yet. But there must be a translator of that name, and not of a bundled model.
+    """
+    if name in (None, settings.MEMORY) or is_here(model):
+        return
+    if zoo.is_path(name):
+        namesakes = [zoo.read_entry(Path(os.path.expanduser(name)))]
+    else:
+        namesakes = [entry for entry in zoo.available(translators_home()) if entry.name == name]
+    bundled = {entry.spaces for entry in zoo.available(models_dir() / "translators")}
+    if all(entry.spaces in bundled for entry in namesakes):
+        known = name if settings.is_known(name) else BETTER
+        near = "" if known == name else did_you_mean(name, list(settings.KNOWN))
+        raise InputError(
+            f'there is no translator "{name}" for {model}{near}; without --translator, {settings.MEMORY} is used, '
+            f"which needs no training; to make one: {how_to_make(known, model)}"
+        )
+
+
+def default_name(model: LatentDiffusion) -> str:
+    """The translator for pictures if none is named: the model's own choice, else the best one that was trained for
+    its spaces, else a memory."""
+    given = model.folder.index.get("default_translator")
+    if given is not None:
+        return given
+    entries = (entry for root in dict.fromkeys(translator_roots(model)) for entry in zoo.available(root))
+    trained = {entry.name for entry in entries if entry.fits(*model.spaces)} - {settings.MEMORY}
+    return min(trained, key=settings.preference, default=settings.MEMORY)
+
+
+def find_translator(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
+    """The translator file called ``name`` (or at that path; None: the model's default) for the spaces of ``model``.
+
+    Raises InputError: unknown name, with the nearest ones, or a translator of other spaces.
+    """
+    name = default_name(model) if name is None else name
+    try:
+        return zoo.find(name, translator_roots(model), *model.spaces, settings.KNOWN)
+    except InputError as error:
+        if not settings.is_known(name) or name == settings.MEMORY:
+            raise
+        raise InputError(
+            f"{error}; {settings.MEMORY} needs no training; to make this one: "
+            f"{how_to_make(name, name_of(model.folder))}"
+        ) from None
+
+
+def find_or_make_translator(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
+    """As ``find_translator``; but a missing "memory", which suits every model, is made. Raises InputError."""
+    name = default_name(model) if name is None else name
+    try:
+        return find_translator(model, name)
+    except InputError:
+        if name != settings.MEMORY:
+            raise
+        return zoo.read_entry(make_memory(model, models_dir() / "translators" / CAPTIONS, translators_home()))
+
+
+def load_translator(model: LatentDiffusion, name: str | None = None) -> nn.Module:
+    """The translator that ``find_or_make_translator`` returns, loaded once for the model. Raises InputError."""
+    entry = find_or_make_translator(model, name)  # before torch is imported, which takes seconds
+    if entry.path not in model.translators:
+        from translator import model as networks
+
+        translator = networks.load_translator(entry.path)
+        _check_dimensions(model, entry, cast(int, translator.dim))
+        if None in entry.spaces:
+            log.warning(THESIS, entry.path)
+        if name is None and entry.name == settings.MEMORY:
+            log.warning(
+                '%s has no trained translator: "%s" is used, which needs no training; a better one: %s',
+                model.folder.name, settings.MEMORY, how_to_make(BETTER, name_of(model.folder)),
+            )  # fmt: skip
+        model.translators[entry.path] = translator
+    return model.translators[entry.path]
+
+
+def _check_dimensions(model: LatentDiffusion, entry: zoo.Entry, dim: int) -> None:
+    """A .pth file does not say which spaces it belongs to, but their dimensions must be its own."""
+    clip = len(read_arrays(model.clip_files[1], CLIP_PROJECTIONS[:1])[0])
+    clap = len(read_arrays(model.folder.weights("clap"), CLAP_PROJECTIONS[:1])[0])
+    if not dim == clip == clap:
+        raise InputError(
+            f'the translator "{entry.name}" is for spaces of {dim} dimensions, '
+            f"but this model's CLIP space has {clip} and its CLAP space {clap}"
+        )

@@ -241,7 +241,7 @@ def main() -> None:
     print(f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, {args.model}")
     full = args.model == "full"
     with tempfile.TemporaryDirectory() as scratch:
-        folder = full_size(Path(scratch)) if full else registry.find(args.model).path
+        folder = full_size(Path(scratch)) if full else registry.find_model(args.model).path
         if args.what in ("all", "text"):
             compare("text", folder, args.rounds, many=200 if full else 2000, few=20 if full else 200)
         if args.what in ("all", "images"):

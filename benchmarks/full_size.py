@@ -32,11 +32,11 @@ LOAD = """
 import sys, time
 import diffusers.models.autoencoders.autoencoder_kl, diffusers.models.unets.unet_2d_condition
 import transformers.models.clip.modeling_clip, transformers.models.speecht5.modeling_speecht5
-from audioldm import translators
+from audioldm import registry
 from audioldm.pipeline import build_model
 began = time.perf_counter()
 model = build_model(sys.argv[1], device="cpu")
-model.unet, model.vae, model.vocoder, model.clip._vision, translators.load(model), model.unconditional
+model.unet, model.vae, model.vocoder, model.clip._vision, registry.load_translator(model), model.unconditional
 print(time.perf_counter() - began)
 """
 RUN = """
@@ -68,7 +68,7 @@ def eyes(folder: Path) -> None:
     """A CLIP with the sizes of ViT-B/32, and a translator from its space to the model's."""
     from transformers import CLIPConfig, CLIPModel
 
-    from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
+    from audioldm.checkpoints.layout import clap_fingerprint, clip_fingerprint
     from translator.model import Translator, save_translator
 
     CLIPModel(CLIPConfig()).save_pretrained(folder / "clip")

@@ -74,8 +74,8 @@ def main() -> None:
     from audioldm.conditioning import condition
     from audioldm.inputs.prompt import read_prompt
     from audioldm.options import GenerateOptions
-    from audioldm.outputs.destination import save_wave
-    from audioldm.outputs.record import make_record
+    from audioldm.outputs.destination import make_record
+    from audioldm.utils import save_wave
 
     with watch.stage("load"):
         model = pipeline.build_model(model_name=args.model_name, device=args.device)

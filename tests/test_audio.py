@@ -7,9 +7,10 @@ import pytest
 import soundfile
 import torch
 
-from audioldm.audio import HOP_LENGTH, N_MELS, SAMPLE_RATE, log_mel, mel_filters, write_wave
+from audioldm.audio import HOP_LENGTH, N_MELS, SAMPLE_RATE, log_mel, mel_filters
 from audioldm.errors import InputError
 from audioldm.inputs.sounds import read_wave
+from audioldm.outputs.destination import write_wave
 
 GOLDEN = Path(__file__).resolve().parents[2] / "shared" / "golden" / "a"
 needs_golden = pytest.mark.skipif(not GOLDEN.is_dir(), reason="shared/golden is not beside this checkout")

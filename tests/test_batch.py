@@ -201,10 +201,10 @@ def test_what_goes_for_all_rows(command, arguments: tuple[str, ...]) -> None:
 
 
 def test_the_model_is_read_once(command, monkeypatch: pytest.MonkeyPatch) -> None:
-    from audioldm.checkpoints import load as folder
+    from audioldm.latent_diffusion import model as module
 
-    loads, load = [], folder.load
-    monkeypatch.setattr(folder, "load", lambda build, path, *a, **k: loads.append(path) or load(build, path, *a, **k))
+    loads, load = [], module.load
+    monkeypatch.setattr(module, "load", lambda build, path, *a, **k: loads.append(path) or load(build, path, *a, **k))
     Path("prompts.txt").write_text("rain\nwaves\nwind\n")
     assert command("-t", "prompts.txt")[0] == 0
     assert len(loads) == len(set(loads)) >= 3
@@ -316,7 +316,7 @@ def test_the_default_model_is_announced_unless_the_list_is_bad(
     command, tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(registry, "DEFAULT_MODEL", "tiny")
     Path("prompts.txt").write_text("rain\n")
     assert cli.main([*QUICK, "-t", "prompts.txt"]) == 0
     notice, summary = capsys.readouterr().err.splitlines()
@@ -327,7 +327,7 @@ def test_the_default_model_is_announced_unless_the_list_is_bad(
 
 
 def test_no_torch_is_needed_to_find_that_all_is_done() -> None:
-    code = "import sys, audioldm.batch; sys.exit('torch' in sys.modules)"
+    code = "import sys, audioldm.commands.batch; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(ROOT)}).returncode == 0
 
 

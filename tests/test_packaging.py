@@ -75,7 +75,7 @@ def test_the_wheel_holds_the_models_whole(wheel: zipfile.ZipFile):
 
 def test_an_installed_wheel_finds_its_models(wheel: zipfile.ZipFile, tmp_path: Path):
     wheel.extractall(tmp_path)
-    program = "from audioldm.registry import find; print(find('starter').path)"
+    program = "from audioldm.registry import find_model; print(find_model('starter').path)"
     run = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert run.stdout == f"{tmp_path.resolve()}/audioldm/models/starter\n", run.stderr
 

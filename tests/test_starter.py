@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from server import Server
 
-from audioldm import translators
+from audioldm import registry
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = REPOSITORY / "examples"
@@ -117,7 +117,7 @@ def test_example_photos_find_their_sounds(starter):
     photos = sorted(EXAMPLES.glob("*.jpg"))
     assert len(photos) >= 3
     for photo in photos:
-        vector = starter.image_encoder([load_image(str(photo))], translators.load(starter))
+        vector = starter.image_encoder([load_image(str(photo))], registry.load_translator(starter))
         order = (vector @ known.T)[0].argsort(descending=True)
         assert photo.stem in [names[i] for i in order[:5]], photo.name
 
@@ -132,11 +132,11 @@ def test_all_translators_are_trained(starter):
     photos = sorted(EXAMPLES.glob("*.jpg"))
     clip = starter.clip.encode_image([load_image(str(p)) for p in photos])
     own = known[[names.index(p.stem) for p in photos]]
-    shipped = {entry.name for entry in zoo.available(translators.roots(starter)[-1])
+    shipped = {entry.name for entry in zoo.available(registry.translator_roots(starter)[-1])
                if entry.fits(*starter.spaces)}
     assert shipped >= {*EIGHTEEN, *CLOSED_FORM}
     for name in shipped:
-        similarity = translators.load(starter, name)(clip) @ own.T
+        similarity = registry.load_translator(starter, name)(clip) @ own.T
         matched = similarity.diag().mean()
         others = (similarity.sum() - similarity.diag().sum()) / (len(photos) ** 2 - len(photos))
         assert matched > others + 0.05, name

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from audioldm.checkpoints.layout import clap_fingerprint, clip_fingerprint
 from translator.model import Translator, save_translator
 
 WORDS = ["a dog barking", "rain falls on a roof", "someone plays the church organ", "waves at the sea"]

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from . import InputError, settings, zoo
-from .names import printable
+from .files import printable
 from .settings import EIGHTEEN, MEMORY, Settings
 
 if TYPE_CHECKING:

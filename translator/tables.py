@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from . import InputError
-from .names import printable
+from .files import printable
 
 DELIMITERS = ",;\t|"
 HEAD = 1 << 16  # bytes; they decide on the encoding and the line ends

@@ -19,12 +19,14 @@ from .published import LICENCE, UPSTREAM
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
+    from torch import Tensor
 
 PARTS = ("unet", "vae", "vocoder", "text_encoder", "clap", "clip")  # folders of a repository that have weights
 NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_config.json")  # beside the weights
 # Channels of an attention head, by the UNet's channels (upstream's num_head_channels), which the configs lack.
 HEAD_CHANNELS = {(128, 256, 384, 640): 32, (192, 384, 576, 960): 32, (256, 512, 768, 1280): 64}
 DEFAULT_HEADS = 8  # UNet2DConditionModel's, and what the published configs say
+OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # up to diffusers 0.15
 TIMEOUT = 15  # seconds for the hub's first answer
 
 log = logging.getLogger("audioldm")
@@ -169,3 +171,16 @@ def _sentence(repo_id: str, api: HfApi, error: Exception, instead: str) -> str:
     return (
         f"{host} cannot be reached ({type(causes[-1]).__name__}), and {repo_id} is not in the hub's cache; {instead}"
     )
+
+
+def current_names(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """``tensors`` of a VAE under the names of today's diffusers, if they have those of 0.15 and before."""
+
+    def renamed(name: str) -> str:
+        return re.sub(
+            r"(\.attentions\.\d+\.)(query|key|value|proj_attn)(?=\.(?:weight|bias)$)",
+            lambda match: match[1] + OLD_ATTENTION[match[2]],
+            name,
+        )
+
+    return {renamed(name): tensor for name, tensor in tensors.items()}

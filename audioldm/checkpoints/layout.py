@@ -1,8 +1,8 @@
-"""A model on disk: a folder in the diffusers layout, whose ``model_index.json`` says what is in it.
+"""A model on disk: a folder in the diffusers layout, the tensors in it, and the embedding spaces they span.
 
-Two kinds are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one diffusers'
-AudioLDMPipeline saves (so that of the hub's cvssp/audioldm repositories), with ``text_encoder/`` and ``tokenizer/``
-instead and no audio tower.
+Two kinds of folders are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one that
+diffusers' AudioLDMPipeline saves, as in the hub's cvssp/audioldm repositories, with ``text_encoder/`` and
+``tokenizer/`` instead and no audio tower. Torch is imported in functions: lists need none.
 """
 
 from __future__ import annotations
@@ -10,34 +10,38 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
+from zipfile import is_zipfile
+
+from safetensors import SafetensorError, safe_open
 
 from translator.files import sha256
+from translator.zoo import rename
 
 from ..errors import InputError
-from .published import UPSTREAM
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor, nn
+
+M = TypeVar("M", bound="nn.Module")
 
 INDEX = "model_index.json"
 WEIGHTS = (  # diffusers' and transformers' names, in order of preference
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-)
+    "diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin", "pytorch_model.bin",
+)  # fmt: skip
 WEIGHTED_PARTS = ("unet", "vae", "vocoder", "clap", "clip")
 HUB_PIPELINE = "AudioLDMPipeline"  # the class that the index of a folder in the hub's layout names
 CACHE_VARIABLE = "AUDIOLDM_CACHE_DIR"
 DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: its downloads are found there, and checked
-# What a model of the hub cannot do; {original} is the name of the same one with both towers.
-TEXT_ONLY = (
-    "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
-    "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
-    "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
-)
+CLIP_PROJECTIONS = ("visual_projection.weight", "text_projection.weight")  # their weights name the space
+CLAP_PROJECTIONS = ("text_projection.linear1.weight", "text_projection.linear2.weight")
+CLAP_BOTH_TOWERS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
+IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
 
 def cache_dir() -> Path:
@@ -81,7 +85,7 @@ class ModelFolder:
         return self.path / ("tokenizer" if self.in_hub_layout else "clap")
 
     def part(self, name: str) -> Path:
-        """The folder of a part; "clap" is text_encoder/ in the hub's layout, unless a clap/ was put beside it."""
+        """The folder of a part; "clap" is text_encoder/ in the hub's layout unless there is a clap/."""
         if name == "clap" and self.in_hub_layout and not (self.path / "clap").is_dir():
             return self.path / "text_encoder"
         return self.path / name
@@ -165,22 +169,132 @@ def _check_audio_tower(folder: ModelFolder) -> None:
 
     Raises InputError.
     """
-    from .load import read_tensors  # with torch, which only this needs here
-    from .spaces import CLAP_BOTH_TOWERS as PROJECTIONS
-
-    encoder = ModelFolder(folder.path / "text_encoder", {})
-    ours = read_tensors(folder.weights("clap"), PROJECTIONS)
-    theirs = read_tensors(encoder.weights("."), PROJECTIONS[:1])
-    if PROJECTIONS[1] not in ours:
+    text, audio = CLAP_BOTH_TOWERS
+    ours = read_tensors(folder.weights("clap"), CLAP_BOTH_TOWERS)
+    encoder = ModelFolder(folder.path / "text_encoder", {}).weights(".")
+    wanted, given = read_tensors(encoder, (text,)).get(text), ours.get(text)
+    if audio not in ours:
         raise InputError(f"{folder.path / 'clap'} has no audio tower; remove it")
-    wanted, given = theirs.get(PROJECTIONS[0]), ours.get(PROJECTIONS[0])
     if wanted is None or given is None or given.shape != wanted.shape or not given.allclose(
         wanted, rtol=1e-2, atol=1e-4  # one of them may be stored in 16 bits
     ):
         raise InputError(f"{folder.path / 'clap'} belongs to a different model than text_encoder/ beside it")
 
 
-def explain_text_only(folder: ModelFolder) -> str:
-    """The sentence for whoever asks a model without an audio tower to hear (``folder.hears`` is False)."""
-    original = next((name for name, known in UPSTREAM.items() if known.repo == folder.name), "audioldm-s-full-v2")
-    return TEXT_ONLY.format(model=folder.name, original=original)
+def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
+    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError, also for NaN.
+
+    A .bin file is a pickle, of which nothing but tensors is read.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                chosen = {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}
+        else:
+            import torch
+
+            state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+            chosen = {name: tensor for name, tensor in state.items() if name.startswith(tuple(prefixes))}
+    except Exception:  # whatever safetensors, pickle and zip find wrong
+        raise InputError(f"the model's file {path} is missing or damaged") from None
+    check_finite(chosen, path)
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
+
+
+def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raises InputError if one of the ``tensors`` of the file ``path`` holds NaN or infinite numbers."""
+    for name, tensor in tensors.items():
+        # A sum is quicker, but may overflow.
+        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
+            raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
+
+
+def load(
+    build: Callable[[], M],
+    weights: Path,
+    prefixes: Sequence[str] = ("",),
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
+) -> M:
+    """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
+
+    The libraries' ``from_pretrained`` reads whole files where one tower of two is needed, and prints. ``adapt`` gives
+    the tensors of an older file today's names. Raises InputError unless module and file have the same tensors, but for
+    those in IGNORED.
+    """
+    with _no_initialisation():
+        module = build()
+    state = {n: t for n, t in adapt(read_tensors(weights, prefixes)).items() if not n.endswith(IGNORED)}
+    try:
+        missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
+    except RuntimeError as error:  # a tensor of another shape; the last line says which
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise InputError(f"{weights} does not fit its config.json: {reason}") from None
+    missing = [name for name in missing if not name.endswith(IGNORED)]
+    if missing or unexpected:
+        example = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
+        raise InputError(f"{weights} does not fit its config.json: {example}")
+    return module.eval().requires_grad_(False)
+
+
+def _no_initialisation() -> AbstractContextManager[object]:
+    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights take seconds, in vain."""
+    from torch.overrides import TorchFunctionMode
+
+    class NoInitialisation(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            kwargs = kwargs or {}
+            if getattr(func, "__module__", None) == "torch.nn.init":
+                return kwargs["tensor"] if "tensor" in kwargs else args[0]
+            return func(*args, **kwargs)
+
+    return NoInitialisation()
+
+
+def fingerprint(weights: Path, projections: Sequence[str], dtype: str = "<f4") -> str:
+    """The name of a space: the first 12 hex digits of the SHA-256 of the projections in a weights file.
+
+    ``dtype``: what their numbers are rounded to first: "<f4", float32, or "<f2", float16, with which a model has the
+    same fingerprint when it is saved in half precision. Raises InputError.
+    """
+    content = b"".join(array.astype(dtype).tobytes() for array in read_arrays(weights, projections))
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def read_arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """The tensors called ``names`` of a weights file, without torch where that is possible. Raises InputError."""
+    import numpy as np
+
+    try:
+        found = _arrays(weights, names)
+    except (OSError, KeyError, SafetensorError):
+        raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
+    for name, array in zip(names, found, strict=True):
+        if not np.isfinite(array).all():
+            raise InputError(f"{weights} is damaged: its tensor {name} holds NaN or infinite numbers")
+    return found
+
+
+def _arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
+    if weights.suffix == ".safetensors":
+        with safe_open(weights, framework="np") as file:
+            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
+                return [file.get_tensor(name) for name in names]
+    tensors = read_tensors(weights, names)  # with torch, which a pickle and bfloat16 need
+    return [tensors[name].numpy() for name in names]
+
+
+def clip_fingerprint(weights: Path) -> str:
+    """The space of a CLIPModel or VisionTextDualEncoderModel. Raises InputError."""
+    return fingerprint(weights, CLIP_PROJECTIONS)
+
+
+def clap_fingerprint(weights: Path) -> str:
+    """The space of a ClapModel or ClapTextModelWithProjection. Raises InputError.
+
+    The text tower's projection alone names it, so that a model of the hub, which has no audio tower, is in the same
+    space as the original checkpoint. Both towers were trained into one space.
+    """
+    space = fingerprint(weights, CLAP_PROJECTIONS, "<f2")
+    with suppress(InputError):  # without an audio tower it never had another name
+        rename(fingerprint(weights, CLAP_BOTH_TOWERS), space)
+    return space

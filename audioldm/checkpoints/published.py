@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .layout import ModelFolder
+
 LICENCE = "CC BY-NC-SA 4.0 (no commercial use)"
+# What a model of the hub cannot do; {original} is the name of the same one with both towers.
+TEXT_ONLY = (
+    "{model} has only CLAP's text tower, as the hub's AudioLDM repositories do, so that sounds can be neither ranked "
+    "(-n above 1) nor taken as a prompt (-f); the audio tower is in the original checkpoint: --model_name {original} "
+    "has it, and clap/ of the folder that audioldm-convert makes of it may be copied into this one"
+)
 
 
 @dataclass(frozen=True)
@@ -48,3 +56,9 @@ UPSTREAM = {
         md5="036bc9b547a50f78b960ef8f14d0e1fb",
     ),
 }
+
+
+def explain_text_only(folder: ModelFolder) -> str:
+    """The sentence for a user whose model has no audio tower (``folder.hears`` is False) and needs one."""
+    original = next((name for name, known in UPSTREAM.items() if known.repo == folder.name), "audioldm-s-full-v2")
+    return TEXT_ONLY.format(model=folder.name, original=original)

@@ -21,8 +21,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints.layout import ModelFolder, explain_text_only, read_json, reporting
-from ..checkpoints.load import load, read_tensors
+from ..checkpoints.layout import ModelFolder, load, read_json, read_tensors, reporting
+from ..checkpoints.published import explain_text_only
 from ..errors import InputError
 from .tokenizer import read_tokenizer
 
@@ -108,7 +108,8 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
         return F.normalize(torch.cat(vectors), dim=-1)
 
     def _windows(self, wave: np.ndarray) -> list[np.ndarray]:
-        wave = resample(wave, SAMPLE_RATE, self._features.sampling_rate)
+        if self._features.sampling_rate != SAMPLE_RATE:  # AudioLDM's CLAP hears 48 kHz
+            wave = resample(wave, SAMPLE_RATE, self._features.sampling_rate)
         length = int(self._features.nb_max_samples)
         starts = np.linspace(0, max(0, len(wave) - length), math.ceil(len(wave) / length)).round().astype(int)
         return [wave[start : start + length] for start in starts]

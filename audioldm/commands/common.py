@@ -1,4 +1,4 @@
-"""What our commands share: a parser, exit codes, and how errors are said."""
+"""What our commands share: a parser, exit codes, messages, how far a run is, and the job to do."""
 
 from __future__ import annotations
 
@@ -8,15 +8,27 @@ import io
 import logging
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from ..errors import InputError
+from ..options import GenerateOptions
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ..generation import Sound
+    from ..inputs.prompt import Prompt
+    from ..inputs.sounds import Original
+    from ..latent_diffusion.model import LatentDiffusion
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
+EVERY_S = 10.0  # seconds between two lines of progress
 
 log = logging.getLogger("audioldm")
 
@@ -107,3 +119,135 @@ def _configured_logging(debug: bool) -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
+
+
+class Progress:
+    """How far a run is, on stderr: a bar for a terminal, and a line every ten seconds for a notebook or a log.
+
+    Counts up to ``total`` (None: unknown) of ``unit``, "step" or "row"; a context.
+    """
+
+    def __init__(self, total: int | None, unit: str) -> None:
+        self.total, self.unit, self.done = total, unit, 0
+        self._began = self._told = time.monotonic()
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, unit=unit, file=sys.stderr, leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self) -> None:
+        """One more is done."""
+        self.done += 1
+        if self._bar is not None:
+            self._bar.update()
+            return
+        now = time.monotonic()
+        if now - self._told >= EVERY_S and self.done != self.total:
+            self._told = now
+            print(f"audioldm: {self._line(now - self._began)}", file=sys.stderr, flush=True)
+
+    def say(self, text: str, file: TextIO) -> None:
+        """Print a line clear of the bar."""
+        with self._bar.external_write_mode(file) if self._bar is not None else contextlib.nullcontext():
+            print(text, file=file, flush=True)
+
+    def _line(self, seconds: float) -> str:
+        if self.total is None:
+            return f"{self.done} {self.unit}s are done"
+        left = round(seconds / self.done * (self.total - self.done))
+        told = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
+        return f"{self.done} of {self.total} {self.unit}s are done, about {told} left"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One request, from the command or the page: read, and checked as far as that needs no model."""
+
+    given: dict[str, Any]  # options by name; None: left to the model
+    prompts: tuple[Prompt, ...] = ()
+    weights: tuple[float, ...] | None = None  # one for each prompt; None: 1 each
+    negative: Prompt | None = None
+    original: Original | None = None  # the sound that an edit begins with
+    translator: str | None = None
+
+    def check(self, model: LatentDiffusion) -> GenerateOptions:
+        """The options over the model's own defaults, once it is known that it can make this. Raises InputError."""
+        from .. import registry
+        from ..conditioning import check_negative, check_prompts
+
+        options = GenerateOptions.build(self.given, model.defaults)
+        check_negative(self.negative, options.guidance_scale)
+        if self.translator is not None:
+            registry.load_translator(model, self.translator)
+        prompts = [*self.prompts, self.negative] if self.negative else self.prompts
+        check_prompts(model, prompts, self.translator)
+        return options
+
+
+def given_options(values: dict[str, Any], original: Original | None) -> dict[str, Any]:
+    """``values`` by name of option, with the length of the sound to edit where no duration is among them.
+
+    Raises InputError if they cannot be right for any model.
+    """
+    given = dict(values)
+    if original is not None and given.get("duration") is None:
+        given["duration"] = original.duration
+    GenerateOptions.build(given)
+    return given
+
+
+def steps(options: GenerateOptions) -> int:
+    """How often ``make`` calls ``on_step``."""
+    return options.steps_run * options.batchsize * options.n_candidates
+
+
+def condition(
+    model: LatentDiffusion, job: Job, on_note: Callable[[str], object] = log.warning
+) -> tuple[Tensor, Tensor | None]:
+    """The condition (1, 512) of all prompts, and the one to avoid, if any. Raises InputError."""
+    from .. import conditioning
+
+    vector = conditioning.condition_all(model, job.prompts, job.weights, job.translator, on_note)
+    negative = conditioning.encode_prompt(model, job.negative, job.translator, on_note) if job.negative else None
+    return vector, negative
+
+
+def make(
+    model: LatentDiffusion,
+    job: Job,
+    options: GenerateOptions,
+    conditions: tuple[Tensor, Tensor | None],
+    began: float,
+    on_step: Callable[[], object] | None = None,
+    on_note: Callable[[str], object] = log.warning,
+    frugal: bool = False,
+) -> Iterator[tuple[Sound, dict[str, Any]]]:
+    """Each sound as soon as it is made, with its record.
+
+    Args:
+        options: those that ``job.check`` returned.
+        conditions: those that ``condition`` returned.
+        began: when the run began, on the clock of time.perf_counter.
+        on_step, on_note, frugal: as for generation.generate.
+    """
+    from .. import generation
+    from ..outputs.destination import make_record
+
+    vector, negative = conditions
+    shared = make_record(
+        model, job.prompts, job.translator, options,
+        weights=job.weights, negative=job.negative, original=job.original,
+    )  # fmt: skip
+    sounds = generation.generate(
+        model, vector, options, on_step, negative=negative, original=job.original, frugal=frugal, on_note=on_note
+    )
+    for sound in sounds:
+        yield sound, {**shared, **sound.record(time.perf_counter() - began)}

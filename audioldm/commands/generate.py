@@ -9,12 +9,10 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__
+from .. import __version__, registry
 from ..errors import InputError
 from ..options import EDITING, MODEL, PROMPTS, SAMPLING, Option
-from ..registry import DEFAULT_MODEL
-from .common import Parser, command
-from .job import Job, condition, given_options, make, steps
+from .common import Job, Parser, Progress, command, condition, given_options, make, steps
 
 if TYPE_CHECKING:
     from ..latent_diffusion.model import LatentDiffusion
@@ -80,17 +78,16 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _take_positional(args)
     began = time.perf_counter()
-    from .. import batch, pipeline, translators
     from ..inputs.prompt import is_list
-    from ..outputs import destination as destinations
-    from ..outputs.progress import Progress
+    from ..outputs.destination import Destination
+    from . import batch
 
     many = any(is_list(text) for text in args.text or ())
     job = _read(args, many)  # all that needs no model, which may be a download of gigabytes
-    name = DEFAULT_MODEL if args.model_name is None else args.model_name
+    name = registry.DEFAULT_MODEL if args.model_name is None else args.model_name
     if args.ckpt_path is None:
-        translators.check_before_download(args.translator, name)
-    model = pipeline.build_model(args.ckpt_path, model_name=name, device=args.device)
+        registry.check_before_download(args.translator, name)
+    model = registry.build_model(args.ckpt_path, model_name=name, device=args.device)
     options = job.check(model)
     if args.device != "auto":
         _ = model.device  # is it there?
@@ -103,9 +100,7 @@ def run(args: argparse.Namespace) -> int:
         if os.path.isdir(text):
             print(f'audioldm: "{text}" is taken as words; {text}/ is the folder of that name', file=sys.stderr)
     names = [prompt.source for prompt in job.prompts]
-    with destinations.Destination.plan(
-        args.save_path, args.output, names, options.batchsize, args.save_embedding
-    ) as destination:
+    with Destination.plan(args.save_path, args.output, names, options.batchsize, args.save_embedding) as destination:
         _announce(args, model)
         conditions = condition(model, job)
         model.release("clip", "image_encoder")
@@ -118,7 +113,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _take_positional(args: argparse.Namespace) -> None:
     """Put prompts that were given without -t to the others. Raises InputError if they are words without quotes."""
-    from translator.names import printable
+    from translator.files import printable
 
     from ..inputs.prompt import is_file_or_address
 

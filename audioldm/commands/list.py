@@ -6,11 +6,9 @@ from translator import zoo
 
 from .. import registry
 from ..checkpoints import download
-from ..checkpoints.layout import CACHE_VARIABLE, cache_dir, open_folder
+from ..checkpoints.layout import CACHE_VARIABLE, cache_dir, clap_fingerprint, clip_fingerprint, open_folder
 from ..checkpoints.published import LICENCE, UPSTREAM
-from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
 from ..errors import InputError
-from ..translators import home
 
 
 def listing() -> list[str]:
@@ -18,9 +16,10 @@ def listing() -> list[str]:
 
     No server is asked.
     """
-    entries = [entry for root in (home(), registry.models_dir() / "translators") for entry in zoo.available(root)]
+    roots = registry.translators_home(), registry.models_dir() / "translators"
+    entries = [entry for root in roots for entry in zoo.available(root)]
     lines, shown = ["Bundled models and their translators (* default):"], set()
-    for name in registry.names():
+    for name in registry.model_names():
         try:
             folder = open_folder(registry.models_dir() / name)
             spaces = clip_fingerprint(folder.weights("clip")), clap_fingerprint(folder.weights("clap"))

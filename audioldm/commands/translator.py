@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from translator import zoo
 from translator.programs import pip_install
 
-from .. import registry, translators
+from .. import registry
 from ..checkpoints.layout import cache_dir, read_json, reporting
 from ..errors import InputError
 from .common import Parser, command
@@ -25,16 +25,14 @@ class HostedModel:
     """A model, as ``translator.actions.HostModel`` describes it."""
 
     def __init__(self, name: str | None) -> None:
-        from ..pipeline import build_model
-
-        self.model = build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
+        self.model = registry.build_model(model_name=registry.DEFAULT_MODEL if name is None else name)
         self.name, self.spaces = self.model.folder.name, self.model.spaces
-        self.roots, self.home = translators.roots(self.model), translators.home()
+        self.roots, self.home = registry.translator_roots(self.model), registry.translators_home()
         self.default: str | None = self.model.folder.index.get("default_translator")
 
     def find(self, name: str) -> zoo.Entry:
         """The translator called ``name``, or the file there; a memory is made. Raises InputError."""
-        return translators.find_or_make(self.model, name)
+        return registry.find_or_make_translator(self.model, name)
 
     @property
     def dim(self) -> int:

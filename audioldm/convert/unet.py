@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from ..checkpoints import hub
-from ..checkpoints.load import from_config
 from ..errors import InputError
 from .tables import Tensors, check_fit, count_numbers, rename, require
 
@@ -78,7 +77,7 @@ def convert(state: Tensors, head_channels: int | None = None) -> tuple[dict[str,
     tensors = rename(state, _table(state))
     config = configuration(state, head_channels)
     with torch.device("meta"):
-        module = from_config(UNet2DConditionModel, config)
+        module = UNet2DConditionModel(**config)
     check_fit(module, tensors)
     return dict(module.config), tensors
 

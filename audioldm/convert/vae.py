@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checkpoints.load import from_config
 from .tables import Tensors, check_fit, count_numbers, rename, require
 
 RESNET = {name: name for name in ("norm1", "conv1", "norm2", "conv2")} | {"nin_shortcut": "conv_shortcut"}
@@ -43,7 +42,7 @@ def convert(state: Tensors, scale_factor: float) -> tuple[dict[str, Any], dict[s
         if ".attentions." in name and tensor.ndim == 4:  # a 1 x 1 convolution there, a matrix here
             tensors[name] = tensor[:, :, 0, 0]
     with torch.device("meta"):
-        module = from_config(AutoencoderKL, configuration(state, scale_factor))
+        module = AutoencoderKL(**configuration(state, scale_factor))
     check_fit(module, tensors)
     return dict(module.config), tensors
 

@@ -24,10 +24,12 @@ from urllib.parse import unquote_to_bytes
 
 from PIL import Image
 
+from translator.files import label
+
 from ..errors import InputError
-from . import pixels, salvage
+from . import pixels
 from .pixels import to_rgb as to_rgb
-from .web import LIMITS, Limits, download, label, too_many_bytes
+from .web import LIMITS, Limits, download, too_many_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  # no EPS: it runs programs
 OWN = Limits(max_bytes=2_000_000_000, max_pixels=300_000_000)  # of local files; a JPEG of 200 megapixels takes 300 MB
@@ -94,7 +96,7 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
             scans = data.count(b"\xff\xda")
             if on_note is None:
                 raise
-            loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
+            loaded = pixels.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
             if loaded is None:
                 raise
         return pixels.visible_frame(loaded, name)
@@ -115,7 +117,7 @@ def _open(data: bytes, limits: Limits) -> Image.Image:
         pillow_heif.register_heif_opener(thumbnails=False)
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limits.max_pixels  # Pillow refuses twice as many
     try:
-        image = Image.open(io.BytesIO(salvage.without_metadata(data)), formats=formats)
+        image = Image.open(io.BytesIO(pixels.without_metadata(data)), formats=formats)
     finally:
         Image.MAX_IMAGE_PIXELS = before
     _refuse_bombs(image, data, limits)

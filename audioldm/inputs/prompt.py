@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from translator.names import (
+from translator.files import (
     SCHEME,
     is_data_uri,
     is_image_name,
     is_list_name,
     is_other_name,
     is_sound_name,
+    printable,
     unwrapped,
 )  # fmt: skip
 
 from ..errors import InputError
 from ..options import MAX_DURATION
 from .vector import SUFFIX, as_vector, read_vector
-
-if TYPE_CHECKING:
-    pass
 
 MAX_PROMPTS = 64
 ACCEPTED = "a prompt is words, an http(s) URL, a data URI or the name of an image file"
@@ -52,6 +51,26 @@ class Prompt:
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
     gain: float = 1.0  # what the samples of a sound were multiplied by, for they went beyond full scale
     found: dict[str, Any] = field(default_factory=dict, compare=False)  # what encoding it brought up, for the record
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a sound's JSON says of it; the hash is of UTF-8, RGB pixels, float32 samples or float32 numbers."""
+        gain = {} if self.gain == 1 else {"gain": self.gain}
+        return {"prompt": self.shown, "kind": self.kind, "content_sha256": self.sha256, **gain, **self.found}
+
+    @property
+    def shown(self) -> str:
+        """The source; but of a data URI only its beginning and length, and of a URL no user or password."""
+        if self.kind != "image":
+            return self.source
+        if is_data_uri(self.source) and len(self.source) > 80:
+            return f"{self.source[:60]}… ({len(self.source)} characters)"
+        return re.sub(r"^(https?://)[^/?#]*@", r"\1", self.source, flags=re.I)
+
+    @property
+    def sha256(self) -> str:
+        """A hash of the content, 64 hex digits."""
+        return hashlib.sha256(self.content.encode() if self.kind == "text" else self.content.tobytes()).hexdigest()
 
 
 def read_prompt(prompt: Any = None, audio_file: Any = None, on_note: OnNote = log.warning) -> Prompt:
@@ -216,5 +235,4 @@ def _holds_image(path: str) -> bool:
 
 
 def _quoted(text: str) -> str:
-    shown = "".join(c if c.isprintable() else "?" for c in text)
-    return f'"{shown[:100]}…"' if len(shown) > 100 else f'"{shown}"'
+    return f'"{printable(text, 101)}"'

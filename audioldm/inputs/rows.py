@@ -15,19 +15,19 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from translator.names import (
+from translator.files import (
     is_data_uri,
     is_image_name,
     is_list_name,
     is_other_name,
     is_sound_name,
     printable,
+    slug,
     unwrapped,
 )  # fmt: skip
 from translator.tables import PICTURES, UNREADABLE, WORDS, Table, column_name, first_given, is_damaged, read_lines
 
 from ..errors import InputError
-from .names import slug
 from .prompt import in_folder
 
 PROMPT_KEYS = ("prompt", *PICTURES, *WORDS)  # the first that is not blank is the prompt

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from translator.names import SCHEME, is_data_uri, printable, unwrapped
+from translator.files import SCHEME, is_data_uri, printable, unwrapped
 
 from ..errors import InputError
 from .decoding import DAMAGED, SLACK, UNKNOWN, Decoded, by_av, by_sndfile
+from .vector import to_numpy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -161,10 +162,7 @@ def _from_array(source: Any, seconds: float | None) -> Samples:
         )
     if isinstance(rate, bool) or not math.isfinite(rate) or rate != int(rate):
         raise InputError(f"the rate of a sound must be a whole number of samples a second, not {rate}")
-    try:
-        values = np.asarray(source)
-    except Exception:  # a tensor on a GPU
-        raise InputError(f"the sound is not an array that can be read; {ARRAY}") from None
+    values = to_numpy(source, f"the sound is not an array that can be read; {ARRAY}")
     while values.ndim > 2 and 1 in values.shape:  # what this package returns: (1, 1, samples)
         values = values.squeeze(values.shape.index(1))
     if values.ndim == 2 and values.shape[0] <= MAX_CHANNELS and values.shape[0] < values.shape[1]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from translator.names import printable
+from translator.files import printable
 
 from ..errors import InputError
 from ..options import MAX_DURATION
@@ -39,6 +39,11 @@ class Original:
     path: str
     wave: np.ndarray
     gain: float = 1.0  # what the file's samples were multiplied by, for they went beyond full scale
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What a sound's JSON says of it."""
+        return {"file": self.path, "content_sha256": self.sha256, "gain": self.gain}
 
     @property
     def duration(self) -> float:

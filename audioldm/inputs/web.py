@@ -15,7 +15,6 @@ import contextlib
 import http.client
 import ipaddress
 import os
-import re
 import socket
 import threading
 import time
@@ -29,6 +28,8 @@ from urllib.parse import urljoin
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
+
+from translator.files import label
 
 from ..errors import InputError
 
@@ -110,14 +111,6 @@ def download(
                     return _body(response, label(url), limits)
             url = _redirect_target(request.url or url, location)
     raise DownloadError(f"{label(url)} is behind more than {limits.max_redirects} redirects", "redirects")
-
-
-def label(source: str) -> str:
-    """`source` as a message may show it: printable, short, without credentials and without the query."""
-    if "://" in source:
-        source = re.split(r"[?#]", re.sub(r"//[^/?#]*@", "//", source))[0]
-    shown = "".join(character if character.isprintable() else "?" for character in source)
-    return shown if len(shown) <= 100 else shown[:99] + "…"
 
 
 def too_many_bytes(name: str, limits: Limits) -> DownloadError:

@@ -1,28 +1,61 @@
-"""Between sound and latents: wave → mel → latents, and back, in pieces where a sound is long."""
+"""Between sound and latents: wave → mel → latents, and back, in overlapping pieces where a sound is long.
+
+The starter's vocoder is here too: the network of Vocos (Siuzdak, arXiv 2306.00814), whose blocks are ConvNeXt's
+(arXiv 2201.03545). Everything in it runs at 100 frames a second, and the inverse STFT does the upsampling that costs
+HiFi-GAN most of its time.
+"""
 
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from diffusers.configuration_utils import ConfigMixin, register_to_config
+from diffusers.models.modeling_utils import ModelMixin
+from einops import rearrange
+from torch import Tensor, nn
 
 from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
 from ..errors import InputError
-from .windows import blend
-
-if TYPE_CHECKING:
-    from .model import LatentDiffusion
 
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: what a model makes in one piece is vocoded in one piece
 VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 25
+MAX_MAGNITUDE = 1e2  # of one STFT bin; the head is exponential, and one wild value would drown the wave
 
 
-def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int, int]:
+@dataclass(frozen=True)
+class Sizes:
+    """What a model's configs say about sizes."""
+
+    channels: int  # of the latents
+    trained_frames: int | None  # latent frames that the UNet was trained on; None: its config does not say
+    multiple: int  # the UNet takes only multiples of so many latent frames
+    factor: int  # mel frames, and mel bands, for each one of the latents
+    bands: int  # of the mel
+    hop_length: int  # samples for each mel frame
+
+
+class Codec(Protocol):
+    """What these functions need of a model; LatentDiffusion has it."""
+
+    @cached_property
+    def sizes(self) -> Sizes: ...
+
+    @cached_property
+    def vae(self) -> Any: ...
+
+    @cached_property
+    def vocoder(self) -> nn.Module: ...
+
+
+def latent_shape(model: Codec, duration: float) -> tuple[int, int, int, int]:
     """(1, C, T, F) of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
     sizes = model.sizes
     frames = math.ceil(round(duration * SAMPLE_RATE) / sizes.hop_length)
@@ -30,13 +63,13 @@ def latent_shape(model: LatentDiffusion, duration: float) -> tuple[int, int, int
     return 1, sizes.channels, length, sizes.bands // sizes.factor
 
 
-def window_length(model: LatentDiffusion) -> int:
+def window_length(model: Codec) -> int:
     """Latent frames that the model handles at once: those that its UNet was trained on."""
     return model.sizes.trained_frames or WINDOW
 
 
 @torch.inference_mode()
-def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
+def encode(model: Codec, mel: Tensor) -> tuple[Tensor, Tensor]:
     """Log-mel (1, 1, T * f, 64) -> mean and standard deviation (1, C, T, F) of its latents, scaled for the UNet."""
     factor, scale = model.sizes.factor, model.vae.config["scaling_factor"]
 
@@ -50,7 +83,7 @@ def encode(model: LatentDiffusion, mel: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @torch.inference_mode()
-def to_mel(model: LatentDiffusion, latents: Tensor) -> Tensor:
+def to_mel(model: Codec, latents: Tensor) -> Tensor:
     """Latents (1, C, T, F) -> log-mel (1, 1, T * f, 64)."""
     latents = latents / model.vae.config["scaling_factor"]
 
@@ -62,7 +95,7 @@ def to_mel(model: LatentDiffusion, latents: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def vocode(model: LatentDiffusion, mel: Tensor) -> Tensor:
+def vocode(model: Codec, mel: Tensor) -> Tensor:
     """Log-mel (1, 1, frames, 64) -> wave (N,), N a few samples more than the frames' own."""
     mel, frames = mel[:, 0], mel.shape[2]
     if frames <= VOCODER_FRAMES:
@@ -135,3 +168,99 @@ def splice(kept: Tensor, made: Tensor, frames: Tensor, bands: Tensor) -> Tensor:
     share = bands[:, None] * torch.cat([frames, frames[-1:]])  # a frame more: both ends have one
     mixed = share * one + (1 - share) * other
     return torch.istft(mixed, N_FFT, HOP_LENGTH, window=window, length=len(kept))
+
+
+def starts(length: int, window: int, overlap: int) -> list[int]:
+    """Where pieces of ``window`` begin that cover ``length``, evenly, each sharing ``overlap`` or more with
+    the next."""
+    if length <= window:
+        return [0]
+    count = math.ceil((length - window) / (window - overlap)) + 1
+    return [round(index * (length - window) / (count - 1)) for index in range(count)]
+
+
+def blend(
+    piece: Callable[[int, int], Tensor], length: int, window: int, overlap: int, scale: int = 1
+) -> Tensor:
+    """Put pieces together along time, (B, C, length * scale, F), cross-fading where they overlap.
+
+    What is not longer than ``window`` is one piece, as it is. Else each place is the mean of the pieces that
+    cover it (MultiDiffusion, arXiv 2302.08113), weighted with sine-squared ramps as long as ``overlap``, so
+    that no piece has an edge. The pieces are made one after the other: memory grows with the length only.
+
+    Args:
+        piece: makes what is between two places (start, stop) of ``length``: (B, C, (stop - start) * scale, F).
+        window, overlap: in the units of ``length``; 0 < overlap < window.
+    """
+    if length <= window:
+        return piece(0, length)
+    size = window * scale
+    place = torch.arange(size, dtype=torch.float64) + 0.5
+    ramp = (torch.minimum(place, size - place) / (overlap * scale)).clamp(max=1)
+    weight = torch.sin(math.pi / 2 * ramp).square().float()[:, None]  # (size, 1), > 0
+    total, weights = torch.empty(0), torch.zeros(length * scale, 1)
+    for start in starts(length, window, overlap):
+        made = piece(start, start + window)
+        if not start:
+            total = made.new_zeros((*made.shape[:2], length * scale, made.shape[3]))
+        inside = slice(start * scale, start * scale + size)
+        total[:, :, inside] += made * weight.to(made.device)
+        weights[inside] += weight
+    return total / weights.to(total.device)
+
+
+class ConvNeXtBlock(nn.Module):
+    """Depthwise convolution over time, then a perceptron for each frame: (B, width, T) -> (B, width, T)."""
+
+    def __init__(self, width: int, expansion: int, scale: float) -> None:
+        super().__init__()
+        self.depthwise = nn.Conv1d(width, width, kernel_size=7, padding=3, groups=width)
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.expand = nn.Linear(width, expansion)
+        self.activation = nn.GELU()
+        self.contract = nn.Linear(expansion, width)
+        self.scale = nn.Parameter(scale * torch.ones(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(rearrange(self.depthwise(x), "b c t -> b t c"))
+        y = self.scale * self.contract(self.activation(self.expand(y)))
+        return x + rearrange(y, "b t c -> b c t")
+
+
+class SpectralVocoder(ModelMixin, ConfigMixin):
+    """Log-mel (B, T, model_in_dim) -> waves (B, T * hop_length) at ``sampling_rate`` Hz, about within [-1, 1].
+
+    Args:
+        model_in_dim: mel bands of a frame.
+        hop_length: samples of a frame. ``n_fft``: length of the inverse STFT's Hann window, in samples.
+        width, expansion, depth: of the ConvNeXt blocks.
+    """
+
+    @register_to_config
+    def __init__(
+        self, model_in_dim: int = 64, sampling_rate: int = 16_000, hop_length: int = 160, n_fft: int = 640,
+        width: int = 256, expansion: int = 768, depth: int = 6,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.embed = nn.Conv1d(model_in_dim, width, kernel_size=7, padding=3)
+        self.norm_in = nn.LayerNorm(width, eps=1e-6)
+        self.blocks = nn.ModuleList(ConvNeXtBlock(width, expansion, 1 / depth) for _ in range(depth))
+        self.norm_out = nn.LayerNorm(width, eps=1e-6)
+        self.head = nn.Linear(width, n_fft + 2)
+        self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+
+    def spectrum(self, mel: Tensor) -> Tensor:
+        """Log-mel (B, T, bands) -> complex STFT (B, n_fft / 2 + 1, T + 1), frames centred on multiples of the hop."""
+        mel = torch.cat([mel, mel[:, -1:]], dim=1)  # the frame that is centred on the wave's end
+        x = rearrange(self.norm_in(rearrange(self.embed(rearrange(mel, "b t c -> b c t")), "b c t -> b t c")),
+                      "b t c -> b c t")
+        for block in self.blocks:
+            x = block(x)
+        x = self.head(self.norm_out(rearrange(x, "b c t -> b t c")))
+        magnitude, phase = rearrange(x, "b t (part f) -> part b f t", part=2).float()
+        return torch.polar(magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
+
+    def forward(self, mel: Tensor) -> Tensor:
+        n_fft, hop = self.config["n_fft"], self.config["hop_length"]
+        length = mel.shape[1] * hop
+        return torch.istft(self.spectrum(mel), n_fft, hop, window=self.get_buffer("window"), length=length)

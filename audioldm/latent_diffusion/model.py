@@ -10,27 +10,34 @@ from __future__ import annotations
 import logging
 import math
 import re
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import WEIGHTS, ModelFolder, open_folder, read_json, reporting
-from ..checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from ..checkpoints.layout import (
+    WEIGHTS,
+    ModelFolder,
+    clap_fingerprint,
+    clip_fingerprint,
+    load,
+    open_folder,
+    read_json,
+    read_tensors,
+    reporting,
+)  # fmt: skip
 from ..errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from tempfile import TemporaryDirectory
-    from typing import TypeVar
 
     import torch
     from torch import Tensor, nn
 
     from ..clap.encoders import CLAPAudioEmbeddingClassifierFreev2, ClipEncoder, ImageEncoder
+    from .codec import Sizes
 
-    M = TypeVar("M", bound=nn.Module)
 
 # For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
 CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
@@ -39,18 +46,6 @@ CLIP_FILES = (
 )  # fmt: skip
 
 log = logging.getLogger("audioldm")
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """What a model's configs say about sizes."""
-
-    channels: int  # of the latents
-    trained_frames: int | None  # latent frames that the UNet was trained on; None: its config does not say
-    multiple: int  # the UNet takes only multiples of so many latent frames
-    factor: int  # mel frames, and mel bands, for each one of the latents
-    bands: int  # of the mel
-    hop_length: int  # samples for each mel frame
 
 
 class LatentDiffusion:
@@ -98,14 +93,14 @@ class LatentDiffusion:
         """UNet2DConditionModel: (B, C, T, F) latents, timestep, class_labels (B, 512) -> (B, C, T, F)."""
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        from ..checkpoints.load import from_config
-
         config = dict(self._unet_config)
-        return self._load("unet", lambda _: from_config(UNet2DConditionModel, config))
+        return self._load("unet", lambda _: UNet2DConditionModel.from_config(config))
 
     @cached_property
     def sizes(self) -> Sizes:
         """Sizes of the latents and of the mel. Only configs are read for them, no weights."""
+        from .codec import Sizes
+
         unet, vae, vocoder = self._unet_config, self._config("vae"), self._config("vocoder")
         with reporting(self.folder.part("unet") / "config.json"):
             frames = unet.get("sample_size")  # (frames, bands), or a number that does not say which
@@ -137,18 +132,16 @@ class LatentDiffusion:
         """AutoencoderKL: log-mel (B, 1, frames, 64) to and from latents (B, C, frames / f, 64 / f)."""
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-        from ..checkpoints.load import current_names, from_config
-
-        return self._load("vae", lambda config: from_config(AutoencoderKL, config), current_names)
+        adapt = hub.current_names if self.folder.in_hub_layout else dict
+        return self._load("vae", AutoencoderKL.from_config, adapt)
 
     @cached_property
     def vocoder(self) -> nn.Module:
         """SpectralVocoder or AudioLDM's HiFi-GAN, as its config says: log-mel (B, frames, 64) -> waves (B, N)."""
         if self._config("vocoder").get("_class_name") == "SpectralVocoder":
-            from ..checkpoints.load import from_config
-            from .vocoder import SpectralVocoder
+            from .codec import SpectralVocoder
 
-            return self._load("vocoder", lambda config: from_config(SpectralVocoder, config))
+            return self._load("vocoder", SpectralVocoder.from_config)
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
         from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
 
@@ -235,17 +228,14 @@ class LatentDiffusion:
 
     @cached_property
     def _references(self) -> dict[str, Tensor]:
-        from ..checkpoints.load import read_tensors
-
         path = self.folder.path / "reference.safetensors"
         return read_tensors(path) if path.is_file() else {}
 
     def _config(self, part: str) -> dict[str, Any]:
         return read_json(self.folder.path / part / "config.json")
 
-    def _load(self, part: str, build: Callable[[dict[str, Any]], M], adapt: Callable[[Any], Any] = dict) -> M:
-        from ..checkpoints.load import load
-
+    def _load(self, part: str, build: Callable[[dict[str, Any]], Any], adapt: Callable[[Any], Any] = dict) -> Any:
+        """The module that ``build`` makes of the part's config; diffusers' annotation allows a tuple as well."""
         with reporting(self.folder.path / part / "config.json"):
             config = self._config(part)
             return load(lambda: build(config), self.folder.weights(part), adapt=adapt).to(self.device)

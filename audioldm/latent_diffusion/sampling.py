@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .windows import blend
+from .codec import blend
 
 # Where noise comes from: a generator on the CPU, so that all devices agree, or ready tensors in the order in which
 # they would have been drawn (to replay the noise of another program).

@@ -1,32 +1,39 @@
-"""Results on disk: wavs under names of time and prompt, each with its JSON. Nothing is overwritten."""
+"""Results on disk: wavs under names of time and prompt, each with a JSON that holds all it takes to make it again.
+
+Nothing is overwritten. The JSON leaves out two things: the data of a data URI (the hash of its picture is there), and
+a URL's password.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
-import logging
 import os
+import platform
 import tempfile
 import time
 from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from translator.files import output_path
+from translator.files import output_path, sha256, slug, write_new
 
+from .. import registry
 from ..errors import InputError
-from ..inputs.names import slug
-from ..inputs.samples import as_float
 from ..inputs.vector import SUFFIX, write_vector
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from ..inputs.prompt import Prompt
+    from ..inputs.sounds import Original
+    from ..latent_diffusion.model import LatentDiffusion
+    from ..options import GenerateOptions
 
-MOST_CHANNELS = 32  # an array of fewer samples than that, and of more sounds, is one of (samples, channels)
-
-log = logging.getLogger("audioldm")
+LIBRARIES = ("torch", "diffusers", "transformers", "numpy", "pillow")  # whatever may change the bytes
 
 
 def get_time() -> str:
@@ -143,67 +150,33 @@ class Destination:
                 path = self.path(index).with_stem(f"{self.path(index).stem}-{tries}")
 
 
-def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "outwav") -> list[Path]:
-    """Write waves at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
+def write_wave(path: str | Path, wave: np.ndarray) -> None:
+    """Write float32 (N,) in [-1, 1] as 16-bit PCM WAV at 16 kHz, whole or not at all.
 
-    Args:
-        waveform: (B, 1, N), (B, N) or (N,), floats within ±1 or 8-, 16- or 32-bit integers. What is louder than full
-            scale is made softer as a whole, with a warning; nothing is clipped.
-        savepath: a folder, which is made if need be.
-        name: a prompt, a path or a URL, of which only what suits a file name is kept; or one for each wave. Where a
-            file exists, the new one gets a further number.
-
-    Raises InputError, also if the folder cannot be written.
+    A louder wave is scaled as a whole, never clipped. Raises InputError if the folder cannot be written, and
+    FileExistsError if ``path`` exists: no result is ever overwritten.
     """
-    waves = _waves(waveform)
-    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else name
-    names = list(names) if isinstance(names, list | tuple) else []
-    if len(names) != len(waves) or not all(isinstance(one, str | os.PathLike) for one in names):
-        raise InputError(f"there are {len(waves)} sounds: give save_wave one name, or a list of {len(waves)} names")
-    if not isinstance(savepath, str | os.PathLike):
-        raise InputError("savepath must be the name of a folder")
-    folder = output_path(savepath)
-    check_folder(folder)
-    return [
-        Destination(folder, slug(_without_ending(os.fsdecode(one))), count=len(waves)).write(index, wave)
-        for index, (one, wave) in enumerate(zip(names, waves, strict=True))
-    ]
-
-
-def _without_ending(name: str) -> str:
-    return name[:-4].rpartition("/")[2] if name.lower().endswith(".wav") else name
-
-
-def _waves(waveform: Any) -> list[np.ndarray]:
-    """Each wave as float32 (N,) within ±1. Raises InputError."""
     import numpy as np
+    import soundfile
 
+    from ..audio import SAMPLE_RATE
+
+    path, buffer = Path(path), io.BytesIO()
+    if not path.parent.is_dir():
+        raise InputError(f"cannot write to the folder {path.parent}: it does not exist")
+    loudest = max(1.0, float(np.abs(wave).max(initial=0)))
+    pcm = (wave / np.float32(loudest) * 32767).round().astype(np.int16)
+    soundfile.write(buffer, pcm, SAMPLE_RATE, format="WAV", subtype="PCM_16")
     try:
-        values = np.asarray(waveform)
-    except Exception:  # a tensor on a GPU, a ragged list
-        raise InputError("the waveform is not an array that can be read; give (sounds, 1, samples)") from None
-    if values.ndim == 3 and values.shape[1] == 1:
-        values = values[:, 0]
-    values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or not values.size or values.shape[1] < MOST_CHANNELS < len(values):
-        raise InputError(f"the waveform has the shape {np.shape(waveform)}; give (sounds, 1, samples)")
-    values = as_float(values, "the waveform")
-    if not np.isfinite(values).all():
-        raise InputError("the waveform holds NaN or infinite numbers, which are no sound")
-    waves = []
-    for number, wave in enumerate(values):
-        loudest = float(np.abs(wave).max())
-        if loudest > 1:
-            softer = 20 * np.log10(loudest)
-            log.warning("sound %d goes %.1f dB beyond full scale; all of it is made softer", number, softer)
-        waves.append(wave / np.float32(max(1, loudest)))
-    return waves
+        write_new(path, buffer.getvalue())
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
 
 
 def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:
     """Wav and JSON, both or neither. Raises FileExistsError if one of the two exists."""
-    from ..audio import write_wave
-
     if record is None:
         return write_wave(path, wave)
     if path.exists():  # write_wave sees to it for good; this only spares the JSON
@@ -235,3 +208,52 @@ def _refuse_existing(path: Path, beside: bool = True) -> None:
         except OSError as error:  # a name too long, a folder that may not be looked into …
             raise InputError(f"cannot write {taken}: {error.strerror}") from None
         raise InputError(f"{taken} already exists; refusing to overwrite it")
+
+
+def make_record(
+    model: LatentDiffusion,
+    prompts: Prompt | Sequence[Prompt],
+    translator: str | None,
+    options: GenerateOptions,
+    *,
+    weights: Sequence[float] | None = None,
+    negative: Prompt | None = None,
+    original: Original | None = None,
+) -> dict[str, Any]:
+    """What all sounds of a run share: prompts, model, translator (each with its hash), options, versions.
+
+    ``weights``: of the prompts; ``negative``: the prompt to avoid; ``original``: the sound that an edit begins with.
+    """
+    import torch
+
+    from .. import __version__
+
+    prompts = [prompts] if not isinstance(prompts, Sequence) else list(prompts)
+    described = [prompt.record for prompt in prompts]
+    if len(prompts) > 1 or weights is not None:
+        weights = weights or [1.0] * len(prompts)
+        mixed = [{**one, "weight": weight} for one, weight in zip(described, weights, strict=True)]
+    else:
+        mixed = None
+    used = None
+    if any(prompt.kind == "image" for prompt in (*prompts, negative) if prompt):
+        entry = registry.find_translator(model, translator)
+        facts = {key: value for key, value in entry.metadata.items() if key != "captions"}  # 2,000 of a memory
+        used = {"name": entry.name, "sha256": sha256(entry.path), **facts}
+    return {
+        **(described[0] if len(prompts) == 1 else {"prompt": described[0]["prompt"], "kind": "mix"}),
+        "prompts": mixed,  # where there is more than the one above
+        "negative_prompt": negative.record if negative else None,
+        "original": original.record if original else None,
+        "model": {"name": model.folder.name, "sha256": model.sha256},
+        "translator": used,
+        "options": options.chosen,
+        "device": str(model.device),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "audioldm": __version__,
+            "python": platform.python_version(),
+            **{name: metadata.version(name) for name in LIBRARIES},
+        },
+        "created": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+    }

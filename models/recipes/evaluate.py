@@ -19,12 +19,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audioldm.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel, mel_filters, write_wave
+from audioldm.audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel, mel_filters
 from audioldm.conditioning import condition
 from audioldm.generation import generate
 from audioldm.inputs.prompt import read_prompt
 from audioldm.inputs.sounds import read_wave
 from audioldm.options import GenerateOptions
+from audioldm.outputs.destination import write_wave
 from audioldm.pipeline import build_model
 
 from . import data, listener

@@ -17,7 +17,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 
 from audioldm.audio import HOP_LENGTH
-from audioldm.latent_diffusion.vocoder import SpectralVocoder
+from audioldm.latent_diffusion.codec import SpectralVocoder
 
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, fit, save_half

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from transformers import ClapModel, VisionTextDualEncoderModel
 
-from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from audioldm.checkpoints.layout import clap_fingerprint, clip_fingerprint
 from translator.shards.parquet import OK, ROW_GROUP, schema
 
 from . import data, sources, texts

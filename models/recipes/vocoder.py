@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from audioldm.audio import HOP_LENGTH, LOG_FLOOR, N_FFT, SAMPLE_RATE, mel_filters
-from audioldm.latent_diffusion.vocoder import SpectralVocoder
+from audioldm.latent_diffusion.codec import SpectralVocoder
 
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, features_and_score, fit, save_half

@@ -82,7 +82,7 @@ class Embedder:
             return row, None
         from audioldm.errors import InputError
         from audioldm.inputs.images import decode_image
-        from audioldm.inputs.web import label
+        from translator.files import label
 
         name = label(row.url) if row.url else "the picture"
         if row.content is None:

@@ -29,7 +29,8 @@ from urllib3.util.retry import Retry
 from audioldm import __version__
 from audioldm.errors import InputError
 from audioldm.inputs.images import check_header
-from audioldm.inputs.web import LIMITS, DownloadError, Limits, download, label
+from audioldm.inputs.web import LIMITS, DownloadError, Limits, download
+from translator.files import label
 
 from ..readers.rows import NOAI, OK, Row
 from .cache import Answer, Cache

@@ -22,7 +22,7 @@ from audioldm.errors import InputError
 from translator.files import PART, lock, output_path, writing
 from translator.programs import pip_install
 from translator.shards.parquet import OK, ROW_GROUP
-from translator.spaces import current
+from translator.zoo import current
 
 from ..readers.rows import Row
 from .embed import TOWERS, Embedded

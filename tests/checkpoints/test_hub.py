@@ -18,9 +18,9 @@ from server import Server
 
 from audioldm import registry
 from audioldm.checkpoints import hub, layout
-from audioldm.checkpoints.hub import corrected_unet_config, snapshot
+from audioldm.checkpoints.hub import corrected_unet_config, current_names, snapshot
 from audioldm.checkpoints.layout import open_folder
-from audioldm.checkpoints.load import current_names
+from audioldm.checkpoints.published import explain_text_only
 from audioldm.errors import InputError
 
 REPO, SHA = "cvssp/audioldm", "0123456789abcdef0123456789abcdef01234567"
@@ -82,12 +82,12 @@ def test_another_pipeline_is_refused(folder: Path) -> None:
 
 
 def test_what_is_missing_and_where_it_comes_from_is_one_sentence(folder: Path) -> None:
-    said = layout.explain_text_only(open_folder(folder))
+    said = explain_text_only(open_folder(folder))
     for part in ("hub model", "-n", "-f", "audioldm-s-full-v2", "audioldm-convert", "clap/"):
         assert part in said
     cache = layout.ModelFolder(Path("/x/models--cvssp--audioldm-m-full/snapshots/abc"), {})
-    assert "cvssp/audioldm-m-full has only" in layout.explain_text_only(cache)
-    assert "--model_name audioldm-m-full has it" in layout.explain_text_only(cache)
+    assert "cvssp/audioldm-m-full has only" in explain_text_only(cache)
+    assert "--model_name audioldm-m-full has it" in explain_text_only(cache)
 
 
 def test_an_audio_tower_may_be_put_into_the_folder(folder: Path, tiny_folder: Path) -> None:
@@ -317,8 +317,8 @@ def test_find_asks_the_hub_for_owner_and_name(folder: Path, monkeypatch: pytest.
     asked = []
     monkeypatch.setattr(hub, "snapshot", lambda repo: asked.append(repo) or folder)
     monkeypatch.chdir(tmp_path)
-    assert registry.find("cvssp/audioldm-m-full").path == folder and asked == ["cvssp/audioldm-m-full"]
+    assert registry.find_model("cvssp/audioldm-m-full").path == folder and asked == ["cvssp/audioldm-m-full"]
     (tmp_path / "cvssp").mkdir()
     with pytest.raises(InputError, match="no such model folder"):
-        registry.find("cvssp/audioldm")
+        registry.find_model("cvssp/audioldm")
     assert len(asked) == 1

@@ -101,10 +101,10 @@ def test_find_downloads_and_converts(published: Path, tiny_folder: Path, monkeyp
 
     calls = []
     monkeypatch.setattr(convert, "cached", lambda path, name=None: calls.append((path, name)) or tiny_folder)
-    assert registry.find("audioldm-s-full").path == tiny_folder
+    assert registry.find_model("audioldm-s-full").path == tiny_folder
     mine = tmp_path / "mine.ckpt"
     mine.write_bytes(archive())
-    assert registry.find(str(mine)).path == registry.open_path(mine).path == tiny_folder
+    assert registry.find_model(str(mine)).path == registry.open_path(mine).path == tiny_folder
     assert calls == [(published, "audioldm-s-full"), (mine, None), (mine, None)]
 
 
@@ -122,7 +122,7 @@ def test_find_downloads_and_converts(published: Path, tiny_folder: Path, monkeyp
 def test_unknown_names(name: str, sentence: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[2])
     with pytest.raises(InputError, match=sentence):
-        registry.find(name)
+        registry.find_model(name)
 
 
 def test_the_list_says_what_is_there(published: Path, source: Source, caplog) -> None:

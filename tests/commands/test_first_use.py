@@ -14,10 +14,10 @@ from hub_layout import write_hub_folder
 from safetensors.torch import load_file, save_file
 from server import Server
 
-from audioldm import registry, translators
+from audioldm import registry
 from audioldm.checkpoints import download
+from audioldm.checkpoints.layout import CLAP_BOTH_TOWERS, clap_fingerprint, clip_fingerprint, fingerprint
 from audioldm.checkpoints.published import UPSTREAM, Checkpoint
-from audioldm.checkpoints.spaces import CLAP_BOTH_TOWERS, clap_fingerprint, clip_fingerprint, fingerprint
 from audioldm.commands.generate import main
 from audioldm.latent_diffusion.model import LatentDiffusion
 from translator.model import Memory, Translator, load_translator, save_translator
@@ -204,8 +204,8 @@ def test_files_with_a_former_name_of_a_space_stay_usable(
 
 def test_the_bundled_translators_are_the_starters() -> None:
     model = LatentDiffusion.from_folder(registry.models_dir() / "starter", "cpu")
-    assert translators.find(model, "wit_cos_512").spaces == model.spaces
-    assert translators.find(model).name == model.folder.index["default_translator"]
+    assert registry.find_translator(model, "wit_cos_512").spaces == model.spaces
+    assert registry.find_translator(model).name == model.folder.index["default_translator"]
 
 
 def test_a_mix_says_that_it_is_one(run: Run, tiny_folder: Path) -> None:

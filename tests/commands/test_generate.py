@@ -186,7 +186,7 @@ def test_a_mode_that_begins_with_a_sound(command, mode: str) -> None:
 
 def test_the_default_model_is_announced(command, tiny_folder: Path, monkeypatch, capsys) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(registry, "DEFAULT_MODEL", "tiny")
     code = cli.main(["-t", "rain", "-dur", "0.5"])
     out, err = capsys.readouterr()
     assert code == 0 and len(out.splitlines()) == 1
@@ -330,7 +330,7 @@ def test_an_error_comes_before_the_notice_and_the_folder(
     arguments: list[str], command, tiny_folder: Path, monkeypatch, capsys
 ) -> None:
     monkeypatch.setattr(registry, "models_dir", lambda: tiny_folder.parent)
-    monkeypatch.setattr(cli, "DEFAULT_MODEL", "tiny")
+    monkeypatch.setattr(registry, "DEFAULT_MODEL", "tiny")
     Path("damaged.pth").touch()
     torch.save(Translator(4, dim=8).state_dict(), "small.pth")
     before = everything()

@@ -14,11 +14,11 @@ import soundfile
 from PIL import Image
 
 import audioldm
+from audioldm.commands import common
 from audioldm.commands import generate as cli
+from audioldm.commands.common import Progress
 from audioldm.errors import InputError
-from audioldm.outputs import progress
-from audioldm.outputs.destination import save_wave
-from audioldm.outputs.progress import Progress
+from audioldm.utils import save_wave
 
 ROOT = Path(audioldm.__file__).parents[1]
 QUICK = ("-dur", "0.5", "--ddim_steps", "2")
@@ -105,7 +105,7 @@ def test_what_is_answered_in_a_sentence(arguments: tuple[str, ...], says: str, c
 
 def test_a_line_every_ten_seconds(monkeypatch: pytest.MonkeyPatch, capsys) -> None:
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(common.time, "monotonic", lambda: now[0])
     with Progress(100, "step") as steps:
         for _ in range(100):
             now[0] += 0.5

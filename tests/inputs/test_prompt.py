@@ -10,9 +10,8 @@ import pytest
 from PIL import Image
 
 from audioldm.errors import InputError
-from audioldm.inputs.names import MAX_SLUG, slug
 from audioldm.inputs.prompt import kind_of, read_prompt, read_prompts
-from translator.names import unwrapped
+from translator.files import MAX_SLUG, slug, unwrapped
 
 
 @pytest.fixture

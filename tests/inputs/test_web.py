@@ -15,7 +15,8 @@ from pictures import JPEG, SILENT, SLOW, SMALL, refused
 from PIL import Image
 
 from audioldm.inputs.images import load_image
-from audioldm.inputs.web import Limits, download, label
+from audioldm.inputs.web import Limits, download
+from translator.files import label
 
 PHOTOS = sorted((Path(__file__).resolve().parents[3] / "shared" / "photos").glob("*.jpg"))
 BUFFERED = 8_000_000  # bytes that a server can write into the buffers of two sockets and a library; generous

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from audioldm.latent_diffusion.codec import blend, starts
 from audioldm.latent_diffusion.sampling import (
     SAMPLERS,
     add_noise,
@@ -17,7 +18,6 @@ from audioldm.latent_diffusion.sampling import (
     make_scheduler,
     predictor,
 )
-from audioldm.latent_diffusion.windows import blend, starts
 from audioldm.options import SAMPLERS as NAMES
 
 AUDIOLDM = {

@@ -15,8 +15,8 @@ from PIL import Image
 from safetensors import safe_open
 
 import audioldm.commands.generate
-from audioldm import translators
-from audioldm.checkpoints.spaces import clap_fingerprint, clip_fingerprint
+from audioldm import registry
+from audioldm.checkpoints.layout import clap_fingerprint, clip_fingerprint
 from audioldm.commands.translator import main
 from audioldm.latent_diffusion.model import LatentDiffusion
 from translator.model import Translator, load_translator, save_translator
@@ -273,7 +273,7 @@ def test_the_thesis_files_install_for_a_model_that_is_named(command, tiny_folder
     assert not (tmp_path / "cache").exists()
     assert command("install", "wit_cos_16.pth", "--model", tiny_folder)[0] == 0
     model, clip = LatentDiffusion.from_folder(tiny_folder, "cpu"), torch.randn(1, 512)
-    assert torch.equal(translators.load(model, "wit_cos_16")(clip), network(clip))
+    assert torch.equal(registry.load_translator(model, "wit_cos_16")(clip), network(clip))
     torch.save(Translator(16, 32).state_dict(), "small.pth")
     refused(command("install", "small.pth", "--model", tiny_folder), "32", "512")
 

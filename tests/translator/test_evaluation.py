@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from server import Server
 
-from audioldm import translators
+from audioldm import registry
 from audioldm.errors import InputError
 from audioldm.inputs.web import download
 from translator.evaluation import imagehear, metrics
@@ -561,7 +561,7 @@ def test_the_starter_on_photographs(tmp_path: Path) -> None:
     pictures = read_pictures(tmp_path / "some.csv", PHOTOS)
     starter = Starter()
     prompts = class_prompts(pictures, read_prompts(REPOSITORY / "models" / "starter" / "sounds.json"))
-    translator = translators.load(starter.model)
+    translator = registry.load_translator(starter.model)
     untrained = Translator(512).eval()
     report = evaluate_images(starter, pictures, prompts, {"own": translator, "untrained": untrained}, default="own")
 

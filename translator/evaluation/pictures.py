@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .. import InputError
-from ..names import is_image_name, printable, unwrapped
+from ..files import is_image_name, printable, unwrapped
 from ..tables import PICTURES, UNREADABLE, Table, column_name, is_damaged, read_lines
 
 SOURCES = ("file", "image", "url", *PICTURES)  # names of columns; the first that is not blank counts

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .. import InputError
-from ..spaces import current
+from ..zoo import current
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -15,7 +15,7 @@ from ..files import write
 from ..model import BaseTranslator, save_translator
 from ..settings import Settings
 from ..shards.pairs import Pairs
-from ..spaces import current
+from ..zoo import current
 
 
 def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:

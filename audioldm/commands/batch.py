@@ -21,25 +21,24 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from translator.files import sha256
+from translator.files import printable, sha256
 
-from . import conditioning, generation, translators
-from .errors import InputError
-from .inputs import rows
-from .inputs.prompt import Prompt, kind_of, read_prompt
-from .inputs.vector import SUFFIX
-from .outputs import record
-from .outputs.destination import Destination
-from .outputs.manifest import FIELDS, Manifest
-from .outputs.progress import Progress
+from .. import conditioning, generation, registry
+from ..errors import InputError
+from ..inputs import rows
+from ..inputs.prompt import Prompt, kind_of, read_prompt
+from ..inputs.vector import SUFFIX
+from ..outputs.destination import Destination, make_record
+from ..outputs.manifest import FIELDS, Manifest
+from .common import Progress
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from .inputs.rows import Row
-    from .inputs.sounds import Original
-    from .latent_diffusion.model import LatentDiffusion
-    from .options import GenerateOptions
+    from ..inputs.rows import Row
+    from ..inputs.sounds import Original
+    from ..latent_diffusion.model import LatentDiffusion
+    from ..options import GenerateOptions
 
 log = logging.getLogger("audioldm")
 
@@ -106,7 +105,7 @@ class Batch:
         model is damaged, and OSError if the manifest cannot be written.
         """
         began = time.perf_counter()
-        text = record.shown_source(Prompt("image", row.prompt, None))
+        text = Prompt("image", row.prompt, None).shown
         entry = {**dict.fromkeys(FIELDS), "id": row.id, "prompt": text, "model": self.model.folder.name}
         try:
             options, translator, negative = self._check(row, entry)
@@ -144,13 +143,12 @@ class Batch:
         elif self.negative is not None:
             seen = seen or self.negative.kind == "image"
         if seen:
-            found = translators.find_or_make(self.model, translator)
+            found = registry.find_or_make_translator(self.model, translator)
             translator_hash = self._hash(found.path)
             entry["translator"] = found.name
         if kind == "image" and os.path.isfile(path):
             prompt, name = sha256(path), name or os.path.basename(path)
-        chosen = {option: value for option, value in dataclasses.asdict(options).items() if value is not None}
-        parts = [name, kind, prompt, chosen, translator_hash, *self._shared]
+        parts = [name, kind, prompt, options.chosen, translator_hash, *self._shared]
         if against is not None:
             parts.append(sha256(file) if os.path.isfile(file := os.path.expanduser(against)) else against)
         entry["key"] = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -160,7 +158,7 @@ class Batch:
     @cached_property
     def _shared(self) -> list[Any]:
         """What is in the keys of all rows."""
-        negative = None if self.negative is None else record.content_hash(self.negative)
+        negative = None if self.negative is None else self.negative.sha256
         original = None if self.original is None else self.original.sha256
         return [self.model.sha256, negative, original]
 
@@ -177,15 +175,13 @@ class Batch:
             negative = conditioning.encode_prompt(self.model, rejected, translator, notes.append)
             if against is None:
                 self._negative_vectors = {translator: negative}
-        facts = record.make_record(
-            self.model, prompt, translator, options, negative=rejected, original=self.original
-        )
+        facts = make_record(self.model, prompt, translator, options, negative=rejected, original=self.original)
         destination = Destination(self.manifest.folder, row.stem, count=options.batchsize)
         for sound in generation.generate(
             self.model, vector, options, negative=negative, original=self.original, on_note=notes.append
         ):
-            sound_record = record.sound_record(sound, time.perf_counter() - began)
-            paths.append(destination.write(sound.item, sound.wave, {**facts, **sound_record}))
+            own = sound.record(time.perf_counter() - began)
+            paths.append(destination.write(sound.item, sound.wave, {**facts, **own}))
         return notes
 
     def _finish(self, entry: dict[str, Any], began: float, error: Exception | None = None) -> dict[str, Any]:
@@ -222,7 +218,7 @@ class _Screen:
         """A row is over; None: it was skipped."""
         if entry is not None and entry["error"] is not None:
             text = f"audioldm: row {entry['id']} failed: {entry['error']}"
-            self._progress.say("".join(c if c.isprintable() else "?" for c in text), sys.stderr)
+            self._progress.say(printable(text, len(text)), sys.stderr)
         for name in entry["files"] if entry is not None else ():
             self._progress.say(str(folder / name), sys.stdout)
         self._progress.update()
