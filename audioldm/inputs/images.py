@@ -27,7 +27,7 @@ from PIL import Image
 from translator.files import label
 
 from ..errors import InputError
-from . import pixels
+from . import pixels, salvage
 from .pixels import to_rgb as to_rgb
 from .web import LIMITS, Limits, download, too_many_bytes
 
@@ -35,6 +35,15 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  
 OWN = Limits(max_bytes=2_000_000_000, max_pixels=300_000_000)  # of local files; a JPEG of 200 megapixels takes 300 MB
 SOUND = re.compile(rb"RIFF....WAVE|fLaC|OggS|ID3|FORM....AIFF|....ftypM4A", re.S)  # how its file begins
 HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
+KNOWN = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.S)
+OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the picture; `git lfs pull` fetches it",
+    b"\x1f\x8b": "packed by gzip; unpack it first", b"PK\3\4": "a ZIP file; unpack it first",
+    b"%PDF": "a PDF; save the picture in it as PNG or JPEG first", b"8BPS": "a Photoshop file; export it to PNG first",
+    b"\0\0\0\x0cjP": "JPEG 2000, which is not read; export it to PNG or JPEG first",
+    b"\0\0\0\x0cJXL": "JPEG XL, which is not read; export it to PNG or JPEG first",
+    b"\0\0\1\0": "an icon; export it to PNG first", b"%!PS": "PostScript; export it to PNG first",
+}  # fmt: skip
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.
 MAX_JPEG_WORK = 10_000_000_000  # pixels × scans; a photo of 40 megapixels with 12 scans has 5e8
 
@@ -88,6 +97,26 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
         InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
             pixels.
     """
+    try:
+        picture = _decoded(data, name, limits, on_note)
+    except InputError:
+        if on_note is None:
+            raise
+        saved = salvage.by_filling(data, name, lambda filled: _decoded(filled, name, limits, None), on_note)
+        if saved is None:
+            raise
+        picture = saved
+    return picture if on_note is None else _seen(picture, name, on_note)
+
+
+def _seen(picture: Image.Image, name: str, on_note: OnNote) -> Image.Image:
+    """`picture`, with a remark if nothing can be seen on it."""
+    if pixels.is_blank(picture):
+        on_note(f"{name} is blank: all of it is of one colour")
+    return picture
+
+
+def _decoded(data: bytes, name: str, limits: Limits, on_note: OnNote | None) -> Image.Image:
     with _opened(data, name, limits) as image:
         try:
             loaded = pixels.deep(image, lambda: _open(data, limits))
@@ -96,7 +125,7 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
             scans = data.count(b"\xff\xda")
             if on_note is None:
                 raise
-            loaded = pixels.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
+            loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
             if loaded is None:
                 raise
         return pixels.visible_frame(loaded, name)
@@ -152,7 +181,7 @@ def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
     if isinstance(source, Image.Image):
         name = label(str(getattr(source, "filename", "") or "the picture"))
         try:
-            return pixels.visible_frame(source, name)
+            return _seen(pixels.visible_frame(source, name), name, on_note)
         except InputError:
             raise
         except Exception as error:  # closed, or its file is damaged
@@ -165,11 +194,13 @@ def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
             data = source.read()
         except (OSError, ValueError) as error:
             raise InputError(f"{name} cannot be read; open it with mode \"rb\"") from error
+        if data == b"" and _told(source):
+            raise InputError(f"{name} has been read to its end; seek(0) goes back to its beginning")
         if not isinstance(data, bytes):
             raise InputError(f"{name} is open as text; open it with mode \"rb\"")
         return decode_image(data, name, limits, on_note=on_note)
     if hasattr(source, "__array__"):
-        return pixels.from_array(source)
+        return _seen(pixels.from_array(source), "the picture", on_note)
     raise InputError(
         "a picture is a URL, a file, a data URI, bytes, an open file, a PIL image or an array, "
         f"not {type(source).__name__}"
@@ -232,6 +263,14 @@ def _refuse_bombs(image: Image.Image, data: bytes, limits: Limits) -> None:
         raise ValueError("more scans than any photo has")
 
 
+def _told(file: Any) -> int:
+    """How far an open file has been read; 0 if it does not say."""
+    try:
+        return int(file.tell())
+    except Exception:
+        return 0
+
+
 def _what_else(data: bytes) -> str:
     head = data[:4096].lower()
     if b"<html" in head or b"<!doctype html" in head:
@@ -242,6 +281,10 @@ def _what_else(data: bytes) -> str:
         return "is a sound, not a picture; give it with -f"
     if HEIC.match(data):
         return f"is a HEIC photo that {CANNOT}"
+    if KNOWN.match(data):
+        return "is damaged or truncated"
+    if what := next((what for begin, what in OTHERS.items() if data.startswith(begin)), None):
+        return f"is {what}"
     return f"is not an image that can be read ({', '.join(FORMATS)}), or it is damaged"
 
 

@@ -1,6 +1,6 @@
 """Whatever Pillow or Python has in hand → 8-bit RGB pixels on which something can be seen.
 
-Also of files with a damaged part that no pixel depends on, or without their last bytes.
+Also of PNG files with a damaged part that no pixel depends on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import Image, ImageOps
 
 from ..errors import InputError
+from .vector import to_numpy
 
 MAX_ELONGATION = 100  # long side : short side; an encoder enlarges the short side to some 200 pixels
 LARGE = 40_000_000  # pixels; a larger picture is reduced by a whole factor
@@ -23,6 +24,7 @@ DEPTHS = (255, 1_023, 4_095, 16_383, 65_535)
 UNUSED_BITS = 64  # an 8-bit channel below this may be the upper half of 14 bits or fewer
 SMALL = 64  # pixels; contrast is measured on so small a copy
 BLANK, CLEAR = 4.0, 24.0  # contrast: below the first nothing can be seen, above the second enough
+ONE_COLOUR = 2  # steps of 255 by which one colour may differ from pixel to pixel
 MAX_FRAMES, MAX_FRAME_PIXELS = 100, 400_000_000  # how far an animation is searched, and in pixels of all frames
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "HEIF")  # an MPO's second picture is the other eye's
 PICTURE_ARRAY = "a picture is an array (height, width), (height, width, 3) or (height, width, 4)"
@@ -30,8 +32,6 @@ PNG = b"\x89PNG\r\n\x1a\n"
 # What decides on the pixels of a PNG; texts, times and colour profiles are left out.
 CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")
 IF_WHOLE = b"eXIf"  # how the picture is turned
-LOST = 1 / 8  # of the rows, at most, may be missing
-SCANS = 5  # of a progressive JPEG, which is seen whole from then on
 
 
 def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
@@ -75,6 +75,11 @@ def visible_frame(image: Image.Image, name: str) -> Image.Image:
     return best
 
 
+def is_blank(image: Image.Image) -> bool:
+    """Whether an RGB picture is of one colour."""
+    return all(high - low <= ONE_COLOUR for low, high in cast(Any, image.getextrema()))
+
+
 def contrast(image: Image.Image) -> float:
     """The standard deviation of the grey values of an RGB picture, 0 to 127."""
     return float(np.asarray(image.convert("L").resize((SMALL, SMALL), Image.Resampling.BOX), np.float32).std())
@@ -106,10 +111,7 @@ def from_array(array: Any, name: str = "the picture") -> Image.Image:
 
     Whole numbers from 0 to 255, 16-bit ones, or floats from 0 to 1 (or to 255). Raises InputError.
     """
-    try:
-        values = np.asarray(array)
-    except Exception:  # tensors on a GPU, ragged lists …
-        raise InputError(f"{name} is not an array that can be read; {PICTURE_ARRAY}") from None
+    values = to_numpy(array, f"{name} is not an array that can be read; {PICTURE_ARRAY}")
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
     if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
@@ -216,62 +218,3 @@ def without_metadata(data: bytes) -> bytes:
             end = following - 4 if following >= 0 else end  # its length may be what is damaged
         at = max(end, at + 12)
     return b"".join(kept)
-
-
-def load_cut_short(
-    open_it: Callable[[], Image.Image], name: str, scans: int, on_note: Callable[[str], object]
-) -> Image.Image | None:
-    """What is there of a picture whose file ends too early, loaded and cropped to it; None: too much is missing.
-
-    Args:
-        open_it: opens the file anew.
-        name: of the file, for the remark that says what is missing.
-        scans: how often the file begins a scan, if it is a JPEG.
-        on_note: receives that remark.
-    """
-    image = open_it()
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, IndexError):
-        pass
-    rows = _rows_with_content(image)
-    if image.info.get("progressive") or image.info.get("progression"):
-        missing, said = (0, "its finest details are") if scans >= SCANS else (image.height, "")
-    else:
-        missing = image.height - rows.nonzero()[0].max(initial=-1) - 1
-        if (~rows).sum() > missing + LOST * image.height:  # interlaced: the gaps are everywhere
-            return None
-        said = ""
-    image = open_it()
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, IndexError):
-        return None
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-    missing = min(missing, _flat_rows(image))
-    if missing > LOST * image.height:
-        return None
-    said = said or (f"its last {missing} of {image.height} rows are" if missing else "next to nothing is")
-    on_note(f"{name} is cut short: {said} missing, and the rest is used")
-    if missing:
-        whole, image = image, image.crop((0, 0, image.width, image.height - missing))
-        image.info, image._exif = whole.info, whole.getexif()
-    return image
-
-
-def _rows_with_content(image: Image.Image) -> np.ndarray:
-    """For each row, whether the decoder has written anything but zeros to it."""
-    if image._im is None:
-        return np.zeros(image.height, bool)
-    found = Image.new(image.mode, (1, 1))._new(image._im)  # pyright: ignore[reportArgumentType]
-    values = np.asarray(found).reshape(image.height, -1)
-    return np.asarray(values.any(axis=1))
-
-
-def _flat_rows(image: Image.Image) -> int:
-    """How many of the last rows are of one colour, as decoders fill in what they lack."""
-    values = np.asarray(image)
-    differs = (values != values[-1, -1]).reshape(image.height, -1).any(axis=1)
-    return image.height - int(differs.nonzero()[0].max(initial=-1)) - 1
