@@ -28,7 +28,7 @@ _JOINERS = "\u200c\u200d"  # between letters of Persian and Indian scripts, and 
 
 # Names that mean a file of some kind, readable here or not: a missing "dog.heic" is a missing file, not words.
 IMAGE = re.compile(
-    r"\.(jpe?g?|jfif|mpo|png|apng|webp|gif|bmp|tiff?|avifs?|p[pgbn]m|hei[cf]s?|hif|svg|jp2|j2k|jxl|tga|pcx|qoi|dds|exr)$",
+    r"\.(jpe?g|jpe|jfif|mpo|png|apng|webp|gif|bmp|tiff?|avifs?|p[pgbn]m|hei[cf]s?|hif|svg|jp2|j2k|jxl|tga|pcx|qoi|dds|exr)$",
     re.I,
 )
 _LIST = re.compile(r"\.(txt|csv|jsonl)$", re.I)
@@ -94,7 +94,8 @@ def unwrapped(text: str) -> str:
 
     Words keep their quotes, and so does a file that is really called so.
     """
-    text, plain = text.strip(), text.strip(f" \t\r\n{_UNSEEN}")
+    text = text.strip()
+    plain = text.strip(_UNSEEN).strip()
     link = _LINK.fullmatch(plain) or _TAG.fullmatch(plain)
     if link:
         inner = link[1]
@@ -119,7 +120,14 @@ def unwrapped(text: str) -> str:
 
 
 def _exists(name: str) -> bool:
-    return os.path.lexists(os.path.expanduser(name)) if "\0" not in name else False
+    return os.path.lexists(_expanded(name)) if "\0" not in name else False
+
+
+def _expanded(name: str) -> str:
+    try:
+        return os.path.expanduser(name)
+    except ValueError:  # zero bytes, halves of characters
+        return name
 
 
 def slug(prompt: str) -> str:
@@ -134,7 +142,7 @@ def slug(prompt: str) -> str:
     name = prompt
     if SCHEME.match(prompt):
         name = _url_name(prompt)
-    elif is_image_name(prompt) or "\0" not in prompt and os.path.isfile(os.path.expanduser(prompt)):
+    elif is_image_name(prompt) or "\0" not in prompt and os.path.isfile(_expanded(prompt)):
         name = re.split(r"[/\\]", prompt)[-1]
     name = unicodedata.normalize("NFC", IMAGE.sub("", name))
     kept = "".join(character if _is_kept(character) else "_" for character in name)

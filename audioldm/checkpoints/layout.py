@@ -144,6 +144,8 @@ def open_folder(path: str | Path) -> ModelFolder:
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
+        if not os.path.lexists(path):
+            raise InputError(f"no such model folder: {path}") from None
         what = "no" if isinstance(error, FileNotFoundError | NotADirectoryError) else "an unreadable"
         raise InputError(f"{path} is not a model folder: it has {what} {INDEX}") from None
     if not (

@@ -81,7 +81,7 @@ def by_av(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
     layout, kind, resampler = "", None, None
     try:
         with av.open(file, options={"format_whitelist": READERS}, metadata_errors="ignore") as container:
-            if not container.streams.audio:
+            if len(container.streams) and not container.streams.audio:
                 raise InputError(f"{name} holds no sound: it has no sound track")
             stream = container.streams.audio[0]
             claimed = _claimed(container, stream, file)

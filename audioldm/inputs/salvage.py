@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -11,8 +12,7 @@ from ..errors import InputError
 
 LOST = 1 / 8  # of the rows, at most, may be missing
 SCANS = 5  # of a progressive JPEG, which is seen whole from then on
-# What stands in for the missing bytes. Where two pictures made so differ, the pixels depend on what is missing.
-FILLERS = (b"\0", b"\0\0\0\0\0\0\0\xff", b"\1\0\0\0", b"\x08", b"\xaa\x55\x93", b"\2")
+TRIES, ENOUGH = 24, 3  # stand-ins for the missing bytes, and how many of them must make a picture
 BLOCKS = 72  # rows that AVIF and HEIC lose at least, however little is missing; at most a quarter of the picture
 
 OnNote = Callable[[str], object]
@@ -78,16 +78,17 @@ def by_filling(
     if not 0 < lacking <= len(data):
         return None
     pictures: list[np.ndarray] = []
-    for filler in FILLERS:
+    for number in range(TRIES):
         try:
-            pictures.append(np.asarray(decode(data + (filler * lacking)[:lacking])))
+            pictures.append(np.asarray(decode(data + _stand_in(lacking, number))))
         except InputError:
             continue
-        if len(pictures) == 2:
+        if len(pictures) == ENOUGH:
             break
-    if len(pictures) < 2 or pictures[0].shape != pictures[1].shape:
+    if len(pictures) < 2 or len({picture.shape for picture in pictures}) > 1:
         return None
-    differ = (pictures[0] != pictures[1]).any(axis=2)
+    # Where they differ, the pixels depend on what is missing.
+    differ = np.any([(picture != pictures[0]).any(axis=2) for picture in pictures[1:]], axis=0)
     turned = differ.any(axis=1).all()  # by its EXIF data: then, columns are missing
     lines = differ.any(axis=0 if turned else 1)
     count = len(lines)
@@ -99,6 +100,15 @@ def by_filling(
     on_note(f"{name} is cut short: {said} missing, and the rest is used")
     kept = pictures[0][:, first:last] if turned else pictures[0][first:last]
     return Image.fromarray(np.ascontiguousarray(kept))
+
+
+def _stand_in(count: int, number: int) -> bytes:
+    """``count`` bytes, other ones for each ``number``: of some, fewer and fewer bits are 1."""
+    random = Random(number)
+    bits = random.getrandbits(8 * count)
+    for _ in range(number % 4):
+        bits &= random.getrandbits(8 * count)
+    return bytes([number * 11 % 256]) + bits.to_bytes(count, "little")[1:]
 
 
 def _length(data: bytes) -> int:

@@ -137,7 +137,8 @@ def _decoded(open_it: Callable[[], BinaryIO], name: str, seconds: float | None, 
         why = DAMAGED if any(one.why == DAMAGED for one in tried) else UNKNOWN
         why = "its index is missing, as in one that is cut short" if head[4:8] == b"ftyp" else why  # m4a, mp4, mov
         raise InputError(f"{shown} is not a readable audio file: {why}")
-    if found.seconds and not (found.whole and tried[0].why != DAMAGED):
+    enough = seconds is not None and found.seconds >= seconds - SLACK
+    if found.seconds and not enough and not (found.whole and tried[0].why != DAMAGED):
         claimed = max(one.claimed for one in tried)
         of = f" of its {claimed:.1f}" if claimed > found.seconds + SLACK else ""
         on_note(f"{shown} is damaged or cut short: {found.seconds:.1f}{of} seconds can be read and are used")

@@ -55,6 +55,7 @@ class LatentDiffusion:
     """
 
     def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
+        device = str(device)  # torch.device, for one
         if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
             raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
         self.folder = folder
