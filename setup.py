@@ -15,6 +15,6 @@ setup(
         "audioldm.models": ["*.json", "*.md", "starter/**/*", "translators/**/*"],
         "audioldm": ["py.typed"],
         "translator": ["py.typed"],
-        "prior_steps": ["py.typed"],
+        "prior_steps": ["py.typed", "audiocaps/*.csv.gz"],
     },
 )

@@ -26,7 +26,7 @@ F_MIN, F_MAX = 0.0, 8_000.0  # Hz
 ZERO_CROSSINGS, ROLLOFF = 6, 0.99  # of the resampling filter, and the share of the band that it keeps
 TAPS = 1 << 20  # samples of the input that are weighted at once
 GONE = {
-    "wav_to_fbank": "use audioldm.audio.log_mel on what audioldm.inputs.sounds.read_wave gives",
+    "wav_to_fbank": "use audioldm.audio.log_mel of audioldm.inputs.sounds.read_wave",
     "TacotronSTFT": "use audioldm.audio.log_mel",
     "read_wav_file": "use audioldm.inputs.sounds.read_wave",
 }
@@ -62,7 +62,7 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     """Float32 (N,) at ``rate`` Hz -> float32 (ceil(N * new_rate / rate),), band-limited.
 
     By a sinc under a Hann window, six zero crossings to each side, cut off at 99 % of the lower Nyquist frequency:
-    the filter that upstream resamples with, so that CLAP hears what it heard there
+    upstream's own filter, so CLAP gets the same input as there
     (https://ccrma.stanford.edu/~jos/resample/).
     """
     if rate == new_rate:

@@ -28,21 +28,21 @@ log = logging.getLogger("audioldm")
 
 
 def read_negative(negative_prompt: Any, guidance_scale: float) -> Prompt | None:
-    """The prompt to go away from, if there is one. Raises InputError, also if nothing would come of it."""
-    empty = isinstance(negative_prompt, str) and not negative_prompt.strip()  # what interfaces send if nothing is given
+    """The prompt to avoid, if there is one. Raises InputError, also if it would have no effect."""
+    empty = isinstance(negative_prompt, str) and not negative_prompt.strip()  # as interfaces send if nothing is given
     negative = None if negative_prompt is None or empty else read_prompt(negative_prompt)
     check_negative(negative, guidance_scale)
     return negative
 
 
 def check_negative(negative: Prompt | str | None, guidance_scale: float) -> None:
-    """Raises InputError if nothing would come of the negative prompt."""
+    """Raises InputError if the negative prompt would have no effect."""
     if negative is not None and guidance_scale <= 1:
         raise InputError("a negative prompt needs a guidance scale above 1 (-gs)")
 
 
 def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, ...]:
-    """One finite weight for each of ``count`` prompts, not all zero; None: 1 each. Negative: away from that prompt.
+    """One finite weight for each of ``count`` prompts, not all zero; None: 1 each. Negative: avoid that prompt.
 
     Raises InputError.
     """
@@ -66,7 +66,7 @@ def check_weights(weights: Sequence[float] | None, count: int) -> tuple[float, .
 
 
 def check_prompts(model: LatentDiffusion, prompts: Sequence[Prompt], translator: str | None = None) -> None:
-    """See whether ``model`` can encode the prompts: translator, audio tower, dimension. Raises InputError."""
+    """Check that ``model`` can encode the prompts: translator, audio tower, dimension. Raises InputError."""
     for prompt in prompts:
         if prompt.kind == "image":
             registry.load_translator(model, translator)
@@ -117,8 +117,8 @@ def encode_prompt(
 def condition(
     model: LatentDiffusion, prompt: Prompt, translator: str | None = None, on_note: OnNote = log.warning
 ) -> Tensor:
-    """As encode_prompt, with a note if the prompt is unlike everything that the model was trained on, as far as the
-    model knows that for this kind of prompt."""
+    """As encode_prompt, with a note if the prompt is unlike everything that the model was trained on. Not all models
+    know that for every kind of prompt."""
     vector = encode_prompt(model, prompt, translator, on_note)
     names, known, thresholds = model.known_sounds
     if known is not None and prompt.kind in thresholds:
@@ -132,19 +132,19 @@ def condition(
 def mix(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
     """The direction of the weighted sum of (1, 512) unit vectors: (1, 512), of length 1.
 
-    What has the weight 0 does not count, and one vector alone stays as it is, to the bit. Raises InputError if
-    nothing is left of the sum.
+    Vectors of weight 0 do not count, and a single vector stays as it is, to the bit. Raises InputError if
+    the sum is zero.
     """
     counted = [(weight, vector) for weight, vector in zip(weights, vectors, strict=True) if weight]
     if len(counted) == 1:
         weight, vector = counted[0]
         return vector if weight > 0 else -vector
     largest = max(abs(weight) for weight, _ in counted)  # 1e300 squared is no number
-    total = reduce(add, (weight / largest * vector.double() for weight, vector in counted))
+    total = reduce(add, (weight / largest * vector.cpu().double() for weight, vector in counted))
     length = float(total.norm())
     if not length > 1e-4:
         raise InputError("the weighted prompts cancel each other out")
-    return (total / length).float()
+    return (total / length).float().to(vectors[0].device)
 
 
 def condition_all(

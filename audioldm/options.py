@@ -9,7 +9,8 @@ from typing import Any, cast
 
 from .errors import InputError
 
-SAMPLERS = ("ddim", "dpm++", "unipc")  # names only, to keep this module light; sampling.py says what they are
+SAMPLERS = ("ddim", "dpm++", "unipc")  # names only, to keep this module light; see sampling.py
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODES = ("generation", "transfer", "inpaint", "superres")
 MAX_DURATION = 600.0  # seconds
 TOP = 8_000.0  # Hz, the highest that 16 kHz sound has
@@ -22,11 +23,11 @@ class Option:
     name: str  # of its value, in Python and in the page's API
     flags: tuple[str, ...]  # of the command
     title: str  # in labels and errors
-    help: str  # what it means, with the unit
+    help: str  # meaning and unit
     kind: type = str  # of the value, or of each of several
     low: float | None = None  # the smallest number allowed
     high: float | None = None
-    note: str = ""  # what errors add to the range
+    note: str = ""  # added to the range in errors
     choices: tuple[str, ...] = ()
     metavar: str | tuple[str, ...] | None = None
     values: int | str = 1  # after the flag: so many, or "+" for any number; "append": the flag may be repeated
@@ -35,7 +36,7 @@ class Option:
     shown: str = ""  # the default in the help of the command
 
     def check(self, value: Any) -> None:
-        """Raises InputError, one sentence with the range, if ``value`` is not what the table says."""
+        """Raises InputError, one sentence with the range, if ``value`` is outside the table's range."""
         if self.choices and value not in self.choices:
             raise InputError(f'unknown {self.title} "{value}"; available: {", ".join(self.choices)}')
         if self.low is None or self.high is None:
@@ -60,7 +61,7 @@ class GenerateOptions:
     """Options of one generation, with the ranges of the table below. What the user leaves out is the model's own
     default or the one here."""
 
-    duration: float = 5.0  # seconds; upstream 10, here what a laptop does quickly
+    duration: float = 5.0  # seconds; upstream 10; 5 is quick on a laptop
     ddim_steps: int = 25  # sampler's; upstream 200 (DDIM); DPM-Solver++ 15-20 (arXiv 2211.01095)
     guidance_scale: float = 2.5  # of classifier-free guidance; upstream 2.5 (arXiv 2301.12503)
     sampler: str = "dpm++"  # "ddim" (as upstream), "dpm++" or "unipc"
@@ -94,10 +95,10 @@ class GenerateOptions:
 
     @classmethod
     def build(cls, given: dict[str, Any], defaults: dict[str, Any] | None = None) -> GenerateOptions:
-        """Options from what the user gave (None: left out) over the model's ``defaults``; checked.
+        """Checked options: those that the user gave (None: not given) over the model's ``defaults``.
 
         Raises InputError. Unknown names in ``defaults`` are an error as well: a model folder that misspells
-        one would otherwise be run differently from what its maker meant.
+        one would otherwise run with other settings than intended.
         """
         known = {field.name for field in dataclasses.fields(cls)}
         for name in defaults or {}:
@@ -233,9 +234,17 @@ TRANSLATOR = Option(
     shown="the model's default",
 )  # fmt: skip
 DEVICE = Option(
-    "device", ("--device",), "device", "auto, cpu or cuda", metavar="NAME", default="auto", shown="auto",
+    "device", ("--device",), "device", "auto, cpu, cuda or mps", metavar="NAME", default="auto", shown="auto",
 )  # fmt: skip
-MODEL = (MODEL_NAME, CHECKPOINT, TRANSLATOR, DEVICE)
+PRECISION = Option(
+    "precision", ("--precision",), "precision", "numbers to compute in; fp32 is exact, the others are faster",
+    choices=PRECISIONS, default="auto", shown="auto: what the machine is fast with",
+)  # fmt: skip
+BATCH = Option(
+    "batch", ("--batch",), "number of sounds at once", "sounds and candidates to make together", int, 1, 64,
+    metavar="N", shown="what the device is fast with",
+)  # fmt: skip
+MODEL = (MODEL_NAME, CHECKPOINT, TRANSLATOR, DEVICE, PRECISION, BATCH)
 
 
 def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: bool = False) -> None:

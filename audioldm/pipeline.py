@@ -1,4 +1,4 @@
-"""Sounds from Python, with upstream's names and signatures; what is ours follows as keywords.
+"""Sounds from Python, with upstream's names and signatures; our own arguments follow as keywords.
 
     prompts ─ read ─► Prompt ─ condition ─► (1, 512) ─ generate ─► Sound
 """
@@ -79,8 +79,8 @@ def text_to_audio(
 
     ``text`` may also be an image (URL, file, data URI, path, PIL image) or a saved vector (.npy), as ``-t`` of the
     command line may, or a list of such; with ``original_audio_file_path``, sounds like that one, alone (text None or
-    "") or mixed with the others. ``weights``: one for each prompt, the sound's last. ``negative_prompt``: what it
-    shall not sound like. Units and ranges of the rest are those of GenerateOptions; None is the model's default.
+    "") or mixed with the others. ``weights``: one for each prompt, the sound's last. ``negative_prompt``: what
+    the sound should avoid. For units and ranges of the rest, see GenerateOptions; None is the model's default.
     Raises InputError.
     """
     _no_config(config)
@@ -126,11 +126,11 @@ def style_transfer(
     weights: Sequence[float] | None = None,
     negative_prompt: What | None = None,
 ) -> np.ndarray:
-    """A sound file made over for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+    """A sound file restyled for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
 
-    ``transfer_strength``: from 0, the sound as it is but for having been through the VAE and the vocoder, to 1,
-    nothing left of it. ``duration`` None: the file's own. The file may be of any rate, format and length; what is
-    longer than ``duration`` is cut. The rest is text_to_audio's. Raises InputError.
+    ``transfer_strength``: from 0, the sound after VAE and vocoder, to 1, in which nothing of it is left.
+    ``duration`` None: the file's own. The file may be of any rate, format and length, and is cut to ``duration``.
+    The rest is text_to_audio's. Raises InputError.
     """
     _no_config(config)
     original = read_original(original_audio_file_path, "transfer", duration)
@@ -161,7 +161,7 @@ def super_resolution_and_inpainting(
     weights: Sequence[float] | None = None,
     negative_prompt: What | None = None,
 ) -> np.ndarray:
-    """A sound file with parts made new for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
+    """A sound file with a part regenerated for the prompts -> float32 (batchsize, 1, N) in [-0.99, 0.99] at 16 kHz.
 
     Made new are both a time, at all frequencies, and frequencies, at all times, in shares (0 to 1) of the latents'
     length and height: int(T * start) to before int(T * end). (1, 1) leaves one of the two out, so (1, 1) and

@@ -53,11 +53,11 @@ def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "
     """Write waves at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
 
     Args:
-        waveform: (B, 1, N), (B, N) or (N,), floats within ±1 or 8-, 16- or 32-bit integers. What is louder than full
+        waveform: (B, 1, N), (B, N) or (N,), floats within ±1 or 8-, 16- or 32-bit integers. A wave beyond full
             scale is made softer as a whole, with a warning; nothing is clipped.
-        savepath: a folder, which is made if need be.
-        name: a prompt, a path or a URL, of which only what suits a file name is kept; or one for each wave. Where a
-            file exists, the new one gets a further number.
+        savepath: a folder, which is created if necessary.
+        name: a prompt, a path or a URL, reduced to characters that suit a file name; or one for each wave. If a
+            file exists, the new one gets another number.
 
     Raises InputError, also if the folder cannot be written.
     """

@@ -1,6 +1,6 @@
 """Rows per second of prior_steps beside the original's way, and its memory: ``python benchmarks/embeddings.py all``.
 
-The original embedded one caption at a time, which CLIP's and CLAP's packages pad to 77 tokens, and read the models anew
+The original embedded one caption at a time, which CLIP's and CLAP's packages pad to 77 tokens, and loaded both again
 for every picture. Both ways take turns in one run and on the same rows, so that what else the machine does is shared by
 both; what counts is the median of the rounds. ``--model full``: at the sizes of the original's models.
 
@@ -60,7 +60,7 @@ class Rows:
 
 
 def captions(count: int) -> list[str]:
-    """AudioCaps' captions where they lie beside the checkout, else some of like length."""
+    """AudioCaps' captions where they lie beside the checkout, else others of similar length."""
     table = ROOT.parent / "shared" / "audiocaps" / "train.csv"
     if table.is_file():
         with open(table, encoding="utf-8", newline="") as file:
@@ -214,7 +214,7 @@ def memory() -> None:
 
 def peak(model: str, table: str) -> None:
     """Run over ``table`` and print the peak memory in GiB and the seconds. A million rows would be 4 GB of shards: each
-    is deleted when it is there."""
+    is deleted afterwards."""
     from prior_steps.audiocaps.reader import AudioCaps
     from prior_steps.engine import run, worker
 

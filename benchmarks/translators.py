@@ -3,7 +3,7 @@
     python benchmarks/translators.py throughput   # a minute or two
     python benchmarks/translators.py memory       # 100 thousand to 5 million rows: minutes, 3 GB of disk under build/
 
-The thesis kept each pair in a text file and read it anew in every epoch, with one training for each translator. Here
+The thesis kept each pair in a text file and read it again in every epoch, with one training for each translator. Here
 the same network, loss, optimiser and batch learn from text files and from an embedding shard, in turns and in one
 process; the median of the rounds counts. All files are in the system's cache, which favours the many small ones.
 """

@@ -6,20 +6,32 @@ import argparse
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from audioldm.commands import common
 from audioldm.errors import InputError
 from audioldm.registry import DEFAULT_MODEL
+from translator.programs import program
 
-from .engine.embed import TOWERS, Kind
-from .engine.run import ENGINES, failures, report, run
-from .engine.worker import Fetcher, Job
-from .engine.write import Folder
-from .readers import Reader
+if TYPE_CHECKING:  # the engine is imported where it is used: to list flags takes none of it
+    from .engine.embed import Kind
+    from .engine.worker import Fetcher
+    from .engine.write import Folder
+    from .readers import Reader
+
+COMMANDS = {  # of audioldm-embed -> the scripts, and what they do
+    "audiocaps": ("audiocaps.embedding", "AudioCaps' captions through CLIP and CLAP"),
+    "audiocaps_clip": ("audiocaps.embedding_clip", "the same through CLIP alone"),
+    "audiocaps_clap": ("audiocaps.embedding_clap", "CLAP's vectors, added to what audiocaps_clip made"),
+    "wit": ("wit.embedding", "WIT's pictures through CLIP, their captions through CLAP"),
+    "conceptual_captions": ("conceptual_captions.embedding", "the same of Conceptual Captions"),
+    "histograms": ("histograms", "norms of the vectors in shards, with advice"),
+    "csvtotxt": ("audiocaps.csvtotxt", "shards to the thesis's text files"),
+}
 
 
 def parser(module: str, description: str, example: str, needs: str = "") -> common.Parser:
-    """A parser for ``python -m MODULE``.
+    """A parser for the script ``module``, which is a sub-command of ``audioldm-embed``.
 
     Args:
         module: the script.
@@ -27,7 +39,7 @@ def parser(module: str, description: str, example: str, needs: str = "") -> comm
         example: arguments that work as they are, in a checkout.
         needs: a condition for the example, if any.
     """
-    name = f"python -m {module}"
+    name = called(module)
     return common.Parser(
         name,
         description=description,
@@ -37,8 +49,16 @@ def parser(module: str, description: str, example: str, needs: str = "") -> comm
     )
 
 
+def called(module: str) -> str:
+    """The command that runs the script ``module``, to be pasted into a shell."""
+    name = next(name for name, (script, _) in COMMANDS.items() if f"prior_steps.{script}" == module)
+    return f"{program('audioldm-embed')} {name}"
+
+
 def add_run(p: argparse.ArgumentParser, out: str) -> None:
     """Add the flags of every run; ``out`` is the default folder."""
+    from .engine.run import ENGINES
+
     p.add_argument("--out", default=out, metavar="FOLDER", help="output folder; a run in it is resumed [%(default)s]")
     p.add_argument("--limit", type=positive, metavar="N", help="number of rows to read [all]")
     p.add_argument("--rows_per_shard", type=positive, metavar="N", help="shard size [10000 captions or 1000 pictures]")
@@ -96,9 +116,12 @@ def embed(
     fetcher: Callable[[], Fetcher] | None = None,
     *,
     kind: Kind = "text",
-    towers: tuple[str, ...] = TOWERS,
+    towers: tuple[str, ...] = ("clip", "clap"),
 ) -> int:
     """Embed the reader's rows as the flags of ``add_run`` say, and print the table; returns the exit code (``end``)."""
+    from .engine.run import run
+    from .engine.worker import Job
+
     if args.engine != "ray" and (args.address or args.workers):
         raise InputError("--address and --workers require --engine ray")
     job = Job(
@@ -111,6 +134,8 @@ def embed(
 
 def end(folder: Folder) -> int:
     """Print the table of a run; returns the exit code: 0, or 1 if rows failed, as of a list of prompts."""
+    from .engine.run import failures, report
+
     print(report(folder))
     if not folder.statuses.total():
         raise InputError("the input has no rows")
@@ -122,7 +147,9 @@ def end(folder: Folder) -> int:
 def script(module: str, work: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """The ``main`` of a script: runs ``work`` with the error handling of audioldm's commands."""
 
-    def main(argv: Sequence[str] | None = None) -> int:
-        return common.command(lambda: work(argv), as_program=argv is None, name=module.rpartition("prior_steps.")[2])
+    def main(argv: Sequence[str] | None = None, as_program: bool | None = None) -> int:
+        """``as_program``: whether the process ends with it; None: if no ``argv`` is given."""
+        ends = argv is None if as_program is None else as_program
+        return common.command(lambda: work(argv), as_program=ends, name=module.rpartition("prior_steps.")[2])
 
     return main

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from translator.shards.parquet import open_shards
@@ -27,6 +28,13 @@ def write_csv(folder: Path, rows: int, name: str = "train") -> Path:
 
 def rows_of(folder: Path) -> list[dict]:
     return [row for shard in open_shards([folder]) for row in pq.read_table(shard.path).to_pylist()]
+
+
+def assert_near(found: np.ndarray, expected: np.ndarray) -> None:
+    """Vectors (N, dim) made in different batches, maybe in 16 bits: cosines of at least 0.9998."""
+    one, other = (np.asarray(vectors, np.float64) for vectors in (found, expected))
+    cosines = (one * other).sum(-1) / np.linalg.norm(one, axis=-1) / np.linalg.norm(other, axis=-1)
+    assert cosines.min() >= 0.9998
 
 
 def state_of(folder: Path) -> dict[str, tuple[int, int]]:

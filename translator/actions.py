@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import InputError, settings, zoo
+from . import InputError, zoo
 from .files import printable
-from .settings import EIGHTEEN, MEMORY, Settings
+from .settings import EIGHTEEN, MEMORY, expand
 
 if TYPE_CHECKING:
     from .evaluation.judge import Towers
     from .evaluation.pictures import Picture
-    from .shards.pairs import Batch, Pairs
-    from .shards.parquet import Shard
+    from .shards.pairs import Batch
 
 SETTINGS: dict[str, tuple[Callable[[str], Any], str]] = {  # fields of Settings that are flags of train
     "epochs": (int, "maximum number of epochs"),
@@ -99,72 +96,16 @@ def _by_name(entries: Iterable[zoo.Entry]) -> dict[str, zoo.Entry]:
 
 def train(args: argparse.Namespace, host: Host) -> None:
     """Train, fit or draw the named translators."""
-    names = list(dict.fromkeys(name for given in args.names for name in (EIGHTEEN if given == "all" else [given])))
-    fitted = [name for name in names if name in settings.CLOSED_FORM]
     from .shards.parquet import open_shards
 
     if args.out.exists() and not args.out.is_dir():
         raise InputError(f"{args.out} is a file; --out must be a folder")
     shards = open_shards(args.data)
-    known = sorted({shard.source for shard in shards})
-    wanted = [_settings(name, known, args) for name in names if name not in (*fitted, MEMORY)]
-    used = {source for one in wanted for source in one.sources}
-    if len(wanted) < len(names) or any(one.centred for one in wanted):
-        used = set(known)
-    sources = _pairs(shards, used, 0.05 if args.held_out is None else args.held_out)
-    from .training import closed_form, memory
-    from .training.train import train as train_networks
+    from .training import named
 
-    if wanted:
-        train_networks(wanted, sources, args.out, device=_check_device(args.device), half=args.half, report=_say)
-    for name in fitted:
-        _say(f"{name}: {closed_form.make(name, sources, args.out, half=args.half)}")
-    if MEMORY in names:
-        _say(f"memory: {memory.make(sources, args.out, size=args.captions, seed=args.seed or 0)}")
-
-
-def _settings(name: str, known: Sequence[str], args: argparse.Namespace) -> Settings:
-    """The settings of a name, changed by the flags. Raises InputError."""
-    try:
-        chosen = settings.parse(name, known)
-    except InputError:
-        wanted = settings.parse(name).sources if settings.trainable(name) else ()
-        if missing := [source for source in wanted if source not in known]:
-            raise InputError(
-                f"{name} learns from {' and '.join(wanted)}; --data has no shards of {' or '.join(missing)}"
-            ) from None
-        raise
     given = {flag: value for flag in SETTINGS if (value := getattr(args, flag)) is not None}
-    return replace(chosen, **given, weights=_weights(args.weights, chosen.sources)).checked()
-
-
-def _weights(given: Sequence[str] | None, sources: Sequence[str]) -> tuple[float, ...]:
-    if not given or len(sources) < 2:
-        return ()
-    try:
-        pairs = dict(word.rsplit("=", 1) for word in given)
-        return tuple(float(pairs[source]) for source in sources)
-    except (ValueError, KeyError):
-        raise InputError(f"--weights needs a share for each source: {' '.join(f'{s}=1' for s in sources)}") from None
-
-
-def _pairs(shards: Sequence[Shard], wanted: set[str], held_out: float) -> dict[str, Pairs]:
-    from .shards.pairs import Pairs
-
-    if not 0 < held_out < 1:
-        raise InputError("the held-out share must lie between 0 and 1")
-    by_source: dict[str, list[Shard]] = {}
-    for shard in shards:
-        by_source.setdefault(shard.source, []).append(shard)
-    return {source: Pairs(own, held_out) for source, own in sorted(by_source.items()) if source in wanted}
-
-
-def _check_device(name: str) -> str:
-    import torch
-
-    if name != "cpu" and not (name.startswith("cuda") and torch.cuda.is_available()):
-        raise InputError(f'the device "{name}" is not available; --device cpu trains without a GPU')
-    return name
+    order = named.Order(expand(args.names), given, args.weights, args.captions, args.half, args.device)
+    named.make_all(order, shards, args.out, _say)
 
 
 def evaluate(args: argparse.Namespace, host: Host) -> int:
@@ -214,11 +155,12 @@ def _held_out(args: argparse.Namespace, model: HostModel) -> Batch:
     """The held-out pairs of all shards."""
     from .shards.pairs import join
     from .shards.parquet import open_shards
+    from .training.named import by_source, read_pairs
 
     shards = open_shards(args.data)
     if (shards[0].clip_space, next((s.clap_space for s in shards if s.clap_space), None)) != tuple(model.spaces):
         raise InputError(f"the spaces of the shards are not those of {model.name}")
-    sources = _pairs(shards, {shard.source for shard in shards}, args.held_out)
+    sources = read_pairs(by_source(shards), args.held_out)
     parts = [pairs.held_out_pairs() for pairs in sources.values() if pairs.held_out]
     if not parts:
         raise InputError("there are too few pairs to hold any out")
@@ -257,34 +199,51 @@ def _read_json_beside(file: Path) -> object:
 
 def install(args: argparse.Namespace, host: Host) -> None:
     """Copy a translator to where models look for it."""
+    entry, model = zoo.read_entry(args.file), host(args.model)
+    if args.model is None and None in entry.spaces:
+        raise InputError(f"{args.file} does not name its spaces; --model names a model that has them")
+    if args.model is not None and not entry.fits(*model.spaces):
+        raise InputError("{} belongs to the spaces {} and {}, not to those of {}".format(
+            args.file, *entry.spaces, model.name))  # fmt: skip
+    install_file(args.file, model)
+
+
+def installed_path(name: str, model: HostModel, spaces: tuple[str, str] | None = None) -> Path:
+    """Where the translator ``name`` is installed for ``spaces``; None: those of the model."""
+    return model.home / "-".join(spaces or model.spaces) / f"{name}.safetensors"
+
+
+def install_file(file: Path, model: HostModel, *, replace: bool = False) -> None:
+    """Copy the translator ``file`` to where models look for it; one that names no spaces gets those of ``model``.
+
+    Raises InputError: it is damaged, or another of its name is installed and not to be replaced.
+    """
     from .files import write
     from .model import load_translator, save_translator
 
-    entry, model = zoo.read_entry(args.file), host(args.model)
-    translator = load_translator(args.file)
+    entry, translator = zoo.read_entry(file), load_translator(file)
     clip, clap = entry.spaces
-    if clip is None or clap is None:
-        if args.model is None:
-            raise InputError(f"{args.file} does not name its spaces; --model names a model that has them")
-        if translator.dim != model.dim:
-            raise InputError(
-                f"the spaces of {args.file} have {translator.dim} dimensions, those of {model.name} {model.dim}"
-            )
-        clip, clap = model.spaces
-    elif args.model is not None and not entry.fits(*model.spaces):
-        raise InputError(f"{args.file} belongs to the spaces {clip} and {clap}, not to those of {model.name}")
-    target = model.home / f"{clip}-{clap}" / f"{entry.name}.safetensors"
-    if target.exists():
+    unnamed = clip is None or clap is None
+    if unnamed and translator.dim != model.dim:
+        raise InputError(
+            f"the spaces of {file} have {translator.dim} dimensions, those of {model.name} {model.dim}"
+        )
+    spaces = model.spaces if clip is None or clap is None else (clip, clap)
+    target = installed_path(entry.name, model, spaces)
+    if target.exists() and not replace:
         raise InputError(f"a translator called {entry.name} is already installed: {target}")
-    if entry.spaces == (clip, clap):
-        write(target, args.file.read_bytes())
+    beside = file.with_suffix(".json")
+    if beside.is_file():
+        write(target.with_suffix(".json"), beside.read_bytes())
+    if unnamed:
+        _say(zoo.UNNAMED.format(file))
+        facts = {"clip_space": spaces[0], "clap_space": spaces[1]}
+        save_translator(target, translator, {**entry.metadata, **facts})
     else:
-        save_translator(target, translator, {**entry.metadata, "clip_space": clip, "clap_space": clap})
-    if args.file.with_suffix(".json").is_file():
-        shutil.copyfile(args.file.with_suffix(".json"), target.with_suffix(".json"))
+        write(target, file.read_bytes())
     _say(f"installed: {target}")
-    if (clip, clap) != tuple(model.spaces):
-        _say(f"its spaces are {clip} and {clap}, not those of {model.name}")
+    if spaces != tuple(model.spaces):
+        _say(f"its spaces are {spaces[0]} and {spaces[1]}, not those of {model.name}")
 
 
 def import_text_files(args: argparse.Namespace, host: Host) -> None:

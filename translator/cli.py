@@ -1,9 +1,9 @@
-"""The command ``audioldm-translator``: its sub-commands and flags. ``actions`` does what they ask for."""
+"""The command ``audioldm-translator``: its sub-commands and flags. ``actions`` carries them out."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,13 +27,19 @@ The defaults are the thesis's settings. An interrupted training resumes when the
 """
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the sub-commands and their flags."""
+# A sub-command of another package: its help, what adds its flags, and what runs it.
+Extra = tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace, actions.Host], int | None]]
+
+
+def add_arguments(parser: argparse.ArgumentParser, extras: Mapping[str, Extra]) -> None:
+    """Add the sub-commands and their flags; ``extras``: further ones by name."""
     parser.epilog, parser.formatter_class = EPILOG, argparse.RawDescriptionHelpFormatter
     parser.description = "Train, evaluate and install translators from CLIP's space to CLAP's."
     whole_flags: Any = partial(type(parser), allow_abbrev=False)  # argparse calls it, though its stub wants a class
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=whole_flags)
     _add_model(commands.add_parser("list", help="list the translators of a model with their figures"))
+    for name, (about, add_flags, _) in extras.items():
+        add_flags(commands.add_parser(name, help=about))
     _add_train(commands.add_parser("train", help="train translators on embedding shards"))
     _add_evaluate(commands.add_parser("evaluate", help="evaluate translators on photographs and held-out pairs"))
     show = commands.add_parser("show", help="print the contents and metadata of a translator file")
@@ -93,7 +99,7 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
-def run(args: argparse.Namespace, host: Callable[[str | None], HostModel]) -> int:
+def run(args: argparse.Namespace, host: Callable[[str | None], HostModel], extras: Mapping[str, Extra]) -> int:
     """Run the sub-command in ``args`` and return the exit code; ``host`` opens a model by name. Raises InputError."""
     verbs: dict[str, Callable[..., int | None]] = {
         "list": actions.list_translators,
@@ -102,5 +108,6 @@ def run(args: argparse.Namespace, host: Callable[[str | None], HostModel]) -> in
         "show": actions.show,
         "install": actions.install,
         "import": actions.import_text_files,
+        **{name: action for name, (_, _, action) in extras.items()},
     }
     return verbs[args.command](args, host) or 0

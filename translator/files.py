@@ -1,4 +1,4 @@
-"""Files: what the names that people give mean, names for new files, writing whole or not at all, locks and hashes."""
+"""Files: the kinds that names mean, names for new files, writing whole or not at all, locks and hashes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _TAG = re.compile(r"<(?:a|img)\s[^>]*?\b(?:src|href)\s*=\s*[\"']?([^\"'>\s]+)[^>
 
 
 def printable(text: str, length: int = 200) -> str:
-    """`text` with "?" for what a terminal would not show as it is, cut to `length` characters."""
+    """`text` with "?" for characters that a terminal does not show as they are, cut to `length` characters."""
     shown = "".join(character if character.isprintable() else "?" for character in text)
     return shown if len(shown) <= length else shown[: length - 1] + "…"
 
@@ -65,22 +65,22 @@ def label(source: str) -> str:
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is meant to be an image, be it one that can be read or not."""
+    """Whether this is the name of an image, in a format that can be read or not."""
     return IMAGE.search(name) is not None
 
 
 def is_list_name(name: str) -> bool:
-    """Whether a file of this name is meant to be a list of prompts."""
+    """Whether this is the name of a list of prompts."""
     return _LIST.search(name) is not None
 
 
 def is_sound_name(name: str) -> bool:
-    """Whether a file of this name is meant to be a sound, or a film with one."""
+    """Whether this is the name of a sound, or of a film with one."""
     return _SOUND.search(name) is not None
 
 
 def is_other_name(name: str) -> bool:
-    """Whether a file of this name is meant to be something that is no prompt."""
+    """Whether this is the name of a file that is no prompt."""
     return _OTHER.search(name) is not None
 
 

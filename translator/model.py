@@ -105,7 +105,7 @@ class LinearTranslator(BaseTranslator):
 
 
 class Memory(BaseTranslator):
-    """The mean of the CLAP vectors of captions, weighted by how near each caption is to the input in CLIP space.
+    """The mean of the CLAP vectors of captions, weighted by the caption's similarity to the input in CLIP space.
 
     Works for any two spaces without training, and can name the captions it used. The idea is DeCap's projection onto a
     memory of texts (Li et al., ICLR 2023, arXiv 2303.03032). DeCap's fixed temperature of 1/150 suits only the narrow

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def program(name: str) -> str:
-    """What starts our command ``name``: its name if it is on PATH, else its file, in a checkout that of bin/."""
+    """How to start our command ``name``: its name if it is on PATH, otherwise its file (in a checkout: in bin/)."""
     installed = Path(sys.executable).parent / name
     found = shutil.which(name)
     if found and installed.exists() and os.path.samefile(found, installed):

@@ -16,6 +16,7 @@ from . import InputError
 LOSSES = ("mse", "cos", "cl")
 CLOSED_FORM = ("procrustes", "ridge")
 MEMORY = "memory"
+PART_OF = {"conceptual_captions": "wit"}  # collections that count as another source, as in the thesis
 EIGHTEEN = tuple(
     f"{data}_{loss}_{hidden}"
     for data, loss, hidden in itertools.product(("audiocaps", "wit", "audiocaps_wit"), LOSSES, (256, 512))
@@ -85,13 +86,18 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     return settings
 
 
+def expand(given: Iterable[str]) -> list[str]:
+    """Names without repetitions; "all" stands for the eighteen."""
+    return list(dict.fromkeys(name for one in given for name in (EIGHTEEN if one == "all" else [one])))
+
+
 def is_known(name: str) -> bool:
     """Whether a name is one of KNOWN, or a variant of one of the eighteen."""
     return name in KNOWN or re.sub("(_noise)?(_centred)?$", "", name) in EIGHTEEN
 
 
 def preference(name: str) -> tuple[int, int, int, str]:
-    """The smaller, the likelier a translator is the right one for pictures, as far as its name tells.
+    """A sort key: translators that are probably better for pictures, judged by their names, have a smaller one.
 
     Those that learnt from pictures go before those that learnt from sentences alone, then cos, cl, mse, then the wider
     (the tables in docs/translators.md).

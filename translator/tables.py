@@ -35,7 +35,7 @@ OTHERS = {b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a ZIP or Office file", b"%
           b"\xff\xd8\xff": "a picture", b"\x89PNG": "a picture", b"RIFF": "a sound or a picture"}  # fmt: skip
 BAD_QUOTES = "has an unmatched quotation mark"
 
-# What stands in a field for a picture where there is none.
+# Fields that mean no picture.
 NOTHING = ("", "nan", "null", "none", "n/a", "#n/a", "<na>", "-", "--", "?")
 # Columns of pictures, and of words for them, under the names that lists and data sets give them; the first counts.
 PICTURES = (
@@ -82,10 +82,10 @@ class Table:
     ) -> None:
         self.path, self.quoted, self.header, self.columns = path, quoted, header, columns
         number, first = next((line for line in read_lines(path) if line[1].strip()), (0, ""))
-        told = re.fullmatch(r'"?sep=(.)"?\s*', first, re.I)
+        separator = re.fullmatch(r'"?sep=(.)"?\s*', first, re.I)
         self._skipped = 0  # number of the line that names the delimiter
-        if told:
-            self._skipped, delimiter = number, delimiter or told[1]
+        if separator:
+            self._skipped, delimiter = number, delimiter or separator[1]
         self.delimiter = delimiter or max(DELIMITERS, key=first.count)
         self.names: list[str] = []
         named = next(self._records(), None) if header else None
@@ -111,7 +111,7 @@ class Table:
                 joined = self._unquote(line, ahead, lines)
                 fields, error = (joined, None) if joined else (fields, BAD_QUOTES)
             if error is None and self.names and any(field.strip() for field in fields[len(self.names) :]):
-                error = f'has more fields than the header; quote what has a "{self.delimiter}" in it'
+                error = f'has more fields than the header; quote fields that contain "{self.delimiter}"'
             yield Record(number, fields, error)
 
     def _unquote(self, line: Line, ahead: deque[Line], lines: Iterator[Line]) -> list[str] | None:
@@ -145,7 +145,7 @@ def column_name(text: str) -> str:
 
 
 def first_given(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any] | None:
-    """The first of ``names`` that has something in ``row``, and what that is; texts are stripped."""
+    """The first of ``names`` with a value in ``row``, and the value; texts are stripped."""
     for name in names:
         value = row.get(name)
         value = value.strip() if isinstance(value, str) else value

@@ -26,7 +26,11 @@ from . import InputError
 SPACE = re.compile(r"[0-9a-z]{1,64}")
 _current = {"490663384519": "9514d24e30e0"}  # CLAP of the bundled starter, which its translators still call so
 PICKLES = (".pth", ".pt")
-JUDGED = "evaluation.json"  # beside translators: what ``evaluate -o`` found about them
+JUDGED = "evaluation.json"  # beside translators: the results of ``evaluate -o``
+UNNAMED = (
+    "{} does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
+    "model here lives; a translator that was trained so makes unrelated sounds"
+)
 COLUMNS = ("name", "loss", "width", "data", "R@1")
 
 
@@ -117,7 +121,7 @@ def find(
 ) -> Entry:
     """Find the translator called ``name`` for this pair of spaces, or the file at the path ``name``.
 
-    ``others``: names that translators can have, to be suggested to whoever mistypes one.
+    ``others``: names that translators can have, suggested when a name is mistyped.
 
     Raises InputError: the name is unknown (with the nearest names), or the translator belongs to other spaces.
     """

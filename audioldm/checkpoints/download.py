@@ -2,7 +2,7 @@
 
 Beside a file FILE lie, while it is fetched, FILE.part (what has arrived) and FILE.part.json (which version of the
 file that is); afterwards FILE.sha256 (as sha256sum writes it) and FILE.verified.json (size and time of the file when
-it was last hashed). A file that still has that size and time is taken as it is; any other is hashed anew, so that a
+it was last hashed). A file that still has that size and time is taken as it is; any other is hashed again, so that a
 damaged one, or half of one that another program left, is found before anything reads it.
 
 The addresses are published.py's, not a stranger's: here, unlike in inputs/web.py, proxies and private addresses are
@@ -31,7 +31,7 @@ from .published import UPSTREAM
 from .transfer import PAUSES, Transfer, format_size, remove_version_note
 
 BLOCK = 1 << 20  # bytes read at once for hashing
-LARGE = 500_000_000  # bytes; to hash more takes seconds, of which the user is told
+LARGE = 500_000_000  # bytes; hashing more takes seconds, so it is announced
 PICKLE = b"\x80"  # first byte of a file of torch.save before 1.6; later ones are zips
 
 log = logging.getLogger("audioldm")
@@ -52,9 +52,9 @@ def checkpoint_path(name: str) -> Path:
 
 
 def checkpoint(name: str) -> Path:
-    """The verified file of the checkpoint of published.UPSTREAM called ``name``, downloaded if need be.
+    """The verified file of the checkpoint of published.UPSTREAM called ``name``, downloaded if necessary.
 
-    Raises InputError: offline, no space, not what the publisher has, …
+    Raises InputError: offline, disk full, not the publisher's file …
     """
     known = UPSTREAM[name]
     return download(
@@ -90,7 +90,7 @@ def download(
     check: Callable[[Path], str | None] | None = None,
     pauses: tuple[float, ...] = PAUSES,
 ) -> Path:
-    """Get the file at ``url`` as ``path``, whole and verified, and return its path; if it is there already, that.
+    """Get the file at ``url`` as ``path``, whole and verified, unless it exists already. Returns its path.
 
     Two processes may ask for the same file: one fetches, the other waits for it.
 
@@ -99,11 +99,11 @@ def download(
         md5: its hash, 32 hex digits, if the publisher's is known; otherwise the hash of the first download counts.
         about: its approximate length in bytes, for messages.
         note: said in the line that announces the download.
-        check: gives what is wrong with a file, or None; asked where no hash is known yet.
+        check: returns a fault of the file, or None; called if no hash is known yet.
         pauses: seconds between one try and the next.
 
     Raises:
-        InputError: the server cannot be reached or refuses, the file is not what it should be, there is no space.
+        InputError: the server cannot be reached or refuses, the file is a wrong one, the disk is full.
     """
     path, wanted = Path(path), _Requirements(size, md5, check)
     if _is_verified(path, md5):
@@ -123,7 +123,7 @@ def download(
                     break
                 remove_version_note(part)
                 os.truncate(part, 0)
-                if whole_at_once or last_try:  # otherwise the pieces may be of different versions: begin anew once
+                if whole_at_once or last_try:  # otherwise the pieces may be of different versions: start over once
                     raise InputError(f"the file from {url} {fault}; it was deleted")
             _sync(part)
             os.replace(part, path)
@@ -138,7 +138,7 @@ def download(
 def damage_of_checkpoint(path: Path) -> str | None:
     """What is wrong with a file of torch.save, or None: a zip, whose members have checksums. Seconds per GB.
 
-    (Of AudioLDM's files that is known from what PyTorch says of half a one. An old pickle has nothing to check.)
+    (For AudioLDM's files, PyTorch reports a truncated archive. An old pickle has nothing to check.)
     """
     with open(path, "rb") as file:
         if file.read(1) == PICKLE:
@@ -152,13 +152,13 @@ def damage_of_checkpoint(path: Path) -> str | None:
 
 
 def part_of(path: Path) -> Path:
-    """Where what has arrived of ``path`` is kept."""
+    """The partial file of ``path``."""
     return path.with_name(f"{path.name}.part")
 
 
 @contextlib.contextmanager
 def _locked(part: Path) -> Iterator[Path]:
-    """The file ``part``, made if need be, for this process alone until the block ends.
+    """The file ``part``, created if necessary, for this process alone until the block ends.
 
     Afterwards it is removed if it is empty.
     """
@@ -173,7 +173,7 @@ def _locked(part: Path) -> Iterator[Path]:
                 part.unlink()
                 remove_version_note(part)
             with contextlib.suppress(OSError):  # Windows deletes no open file
-                lock.unlink()  # still locked: whoever waits for it sees that it is gone
+                lock.unlink()  # still locked: a waiting process sees that it is gone
 
 
 def _is_verified(path: Path, md5: str | None) -> bool:
@@ -194,14 +194,14 @@ def _passes(path: Path, wanted: _Requirements) -> bool:
         return True
     aside = path.with_name(f"{path.name}.corrupt")
     os.replace(path, aside)
-    log.warning("%s %s; it is now called %s and is downloaded anew", path, fault, aside.name)
+    log.warning("%s %s; it is now called %s and is downloaded again", path, fault, aside.name)
     return False
 
 
 def _examine(file: Path, path: Path, wanted: _Requirements) -> tuple[dict[str, str], str | None]:
-    """The hashes of ``file``, which is or becomes ``path``, and the end of a sentence on what is wrong with it, if any.
+    """The hashes of ``file``, which is or becomes ``path``, and the end of a sentence about its fault, if any.
 
-    The first that is known decides: the publisher's hash, that of an earlier download, the file's own structure.
+    The first known one of these decides: the publisher's hash, the hash of an earlier download, the file's structure.
     """
     actual = file.stat().st_size
     if wanted.size not in (None, actual):

@@ -25,8 +25,13 @@ PARTS = ("unet", "vae", "vocoder", "text_encoder", "clap", "clip")  # folders of
 NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_config.json")  # beside the weights
 # Channels of an attention head, by the UNet's channels (upstream's num_head_channels), which the configs lack.
 HEAD_CHANNELS = {(128, 256, 384, 640): 32, (192, 384, 576, 960): 32, (256, 512, 768, 1280): 64}
-DEFAULT_HEADS = 8  # UNet2DConditionModel's, and what the published configs say
+DEFAULT_HEADS = 8  # UNet2DConditionModel's default, and the published configs'
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # up to diffusers 0.15
+# For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
+CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
+CLIP_FILES = (
+    "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json",
+)  # fmt: skip
 TIMEOUT = 15  # seconds for the hub's first answer
 
 log = logging.getLogger("audioldm")
@@ -42,13 +47,13 @@ def snapshot(
 ) -> Path:
     """The folder in the hub's cache with the repository ``repo_id``, downloaded if it is not there.
 
-    What is there is used without asking the hub whether it has something newer. Half a download is gone on with.
+    A copy in the cache is used without asking the hub for a newer one. A partial download is resumed.
 
     Args:
         files: names of those wanted, as far as the repository has them (of weights, WEIGHTS, only the first that it
             has); None: those of a model.
         endpoint: the hub's address; None: huggingface.co, or HF_ENDPOINT of the environment.
-        instead: said to whoever is offline: what else will do.
+        instead: for the message to a user who is offline: what can be used instead.
         cache_dir: None: the hub's own (HF_HOME of the environment, else ~/.cache/huggingface).
 
     Raises:
@@ -77,6 +82,12 @@ def snapshot(
     finally:
         if quiet:
             enable_progress_bars()
+
+
+def clip(instead: str) -> tuple[Path, Path]:
+    """The folder and the weights of the CLIP for models that come without one. Raises InputError, as ``snapshot``."""
+    path = snapshot(CLIP_REPOSITORY, CLIP_FILES, instead=instead)
+    return path, next(path / name for name in CLIP_FILES if name in WEIGHTS and (path / name).is_file())
 
 
 def is_cached(repo_id: str) -> bool:
@@ -124,13 +135,13 @@ def _choose(repo_id: str, there: Iterable[str], files: Sequence[str] | None) -> 
 
 
 def _one_kind_of_weights(names: list[str]) -> list[str]:
-    """``names`` without those of weights, but for the first of these."""
+    """``names`` with only the first of those of weights."""
     weights = [name for name in names if name.rpartition("/")[2] in WEIGHTS]
     return [name for name in names if name not in weights[1:]]
 
 
 def _cached(repo_id: str, files: Sequence[str] | None, where: dict[str, Any]) -> Path | None:
-    """The repository's folder in the cache, if what is wanted of it is all there."""
+    """The repository's folder in the cache, if all wanted files are in it."""
     from huggingface_hub import snapshot_download
 
     any_file = INDEX if files is None else files[0]
@@ -139,7 +150,7 @@ def _cached(repo_id: str, files: Sequence[str] | None, where: dict[str, Any]) ->
         if files is None:
             open_folder(folder)
             files = NEEDED
-    except Exception:  # nothing or not all is there: the hub is asked, and says what is wrong with the name
+    except Exception:  # not in the cache: the hub is asked, and reports a wrong name
         return None
     there = [name for name in files if (folder / name).is_file()]
     lacking = [name for name in files if name not in there]

@@ -58,7 +58,7 @@ class ModelFolder:
 
     @property
     def name(self) -> str:
-        """The folder's name; for a folder in the hub's cache, that of its repository ("cvssp/audioldm")."""
+        """The folder's name; for a folder in the hub's cache, the repository's name ("cvssp/audioldm")."""
         repository = self.path.parent.parent.name
         if self.path.parent.name == "snapshots" and repository.startswith("models--"):
             return repository.removeprefix("models--").replace("--", "/", 1)
@@ -144,10 +144,9 @@ def open_folder(path: str | Path) -> ModelFolder:
     try:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        if not os.path.lexists(path):
-            raise InputError(f"no such model folder: {path}") from None
         what = "no" if isinstance(error, FileNotFoundError | NotADirectoryError) else "an unreadable"
-        raise InputError(f"{path} is not a model folder: it has {what} {INDEX}") from None
+        why = f"{path} is not a model folder: it has {what} {INDEX}"
+        raise InputError(why if os.path.lexists(path) else f"no such model folder: {path}") from None
     if not (
         isinstance(index, dict)
         and isinstance(index.get("defaults", {}), dict)
@@ -204,9 +203,8 @@ def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tenso
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InputError if one of the ``tensors`` of the file ``path`` holds NaN or infinite numbers."""
+    """Raises InputError if a tensor of the file ``path`` holds NaN or infinity; a sum is quick, but may overflow."""
     for name, tensor in tensors.items():
-        # A sum is quicker, but may overflow.
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
 
@@ -239,7 +237,7 @@ def load(
 
 
 def _no_initialisation() -> AbstractContextManager[object]:
-    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights take seconds, in vain."""
+    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights would take seconds and be overwritten."""
     from torch.overrides import TorchFunctionMode
 
     class NoInitialisation(TorchFunctionMode):
@@ -255,8 +253,8 @@ def _no_initialisation() -> AbstractContextManager[object]:
 def fingerprint(weights: Path, projections: Sequence[str], dtype: str = "<f4") -> str:
     """The name of a space: the first 12 hex digits of the SHA-256 of the projections in a weights file.
 
-    ``dtype``: what their numbers are rounded to first: "<f4", float32, or "<f2", float16, with which a model has the
-    same fingerprint when it is saved in half precision. Raises InputError.
+    ``dtype``: the type to which their numbers are rounded first: "<f4", float32, or "<f2", float16, which gives a
+    model the same fingerprint when it is saved in half precision. Raises InputError.
     """
     content = b"".join(array.astype(dtype).tobytes() for array in read_arrays(weights, projections))
     return hashlib.sha256(content).hexdigest()[:12]

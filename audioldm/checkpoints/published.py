@@ -30,7 +30,7 @@ class Checkpoint:
 _ZENODO = "https://zenodo.org/records/{}/files/{}?download=1"
 
 # The records are those that AudioLDM's own code names. Zenodo publishes size and md5 of every file, but only those of
-# the two -m- files could be looked up; of the others, download.py records the hash of what it first gets.
+# the two -m- files could be looked up; of the others, download.py records the hash of the first download.
 UPSTREAM = {
     "audioldm-s-full": Checkpoint(
         _ZENODO.format(7600541, "audioldm-s-full"), about=2_560_000_000, repo="cvssp/audioldm"

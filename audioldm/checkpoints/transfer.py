@@ -1,4 +1,4 @@
-"""One file over HTTP into a .part file that survives whatever interrupts it; download.py says what comes after."""
+"""One file over HTTP into a .part file that survives any interruption. download.py calls it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ import requests
 import urllib3
 
 from ..errors import InputError
+from ..inputs.web import read_retry_after
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try; with them used up and nothing gained, it is given up
 MAX_WAIT = 120.0  # seconds; the longest wait a server may ask for (Retry-After)
-PROGRESS = 1 << 20  # bytes that must have arrived for the pauses to begin anew
+PROGRESS = 1 << 20  # bytes that must have arrived for the pauses to start over
 CHUNK = 1 << 17  # bytes written at once
 TIMEOUT = (10.0, 60.0)  # seconds to connect, and without a byte
 TEMPORARY = (408, 425, 429, 500, 502, 503, 504)  # HTTP status codes after which it is tried again
@@ -37,7 +38,7 @@ log = logging.getLogger("audioldm")
 
 
 class _TemporaryFailure(Exception):
-    """The attempt failed in a way that may pass; ``wait`` is what the server asked for, in seconds."""
+    """The attempt failed temporarily; ``wait`` is the pause that the server asked for, in seconds."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -45,7 +46,7 @@ class _TemporaryFailure(Exception):
 
 
 class Transfer:
-    """The way of ``url`` into the file ``part``, which exists; ``path`` is the name it is to get, for messages.
+    """The download of ``url`` into the existing file ``part``; ``path`` is its final name, for messages.
 
     ``size``, exact, and ``about`` are bytes; ``note`` goes into the announcement; ``pauses`` are seconds.
     """
@@ -64,11 +65,11 @@ class Transfer:
         self.url, self.part, self.path, self.note, self.pauses = url, part, path, note, pauses
         self.host = urlsplit(url).hostname or url
         self._size, self._about = size, about
-        self._reached = self._announced = False  # has the server answered? has the user been told?
+        self._reached = self._announced = False  # has the server answered? was the download announced?
         self._bar: Any = None
 
     def run(self) -> bool:
-        """Fetch what is missing. Returns whether the file came in one piece. Raises InputError."""
+        """Fetch the missing bytes. Returns whether the file came in one piece. Raises InputError."""
         self._drop_unless_known()
         failures = 0
         with contextlib.ExitStack() as stack, requests.Session() as session:
@@ -88,7 +89,7 @@ class Transfer:
         return total is not None and self._arrived() == total
 
     def _drop_unless_known(self) -> None:
-        """Begin at zero if what has arrived is of another address, or longer than the file."""
+        """Start over if the partial file is of another address, or longer than the file."""
         total = self._size or self._version().get("total")
         if self._version().get("url") != self.url or (isinstance(total, int) and self._arrived() > total):
             self._drop()
@@ -135,7 +136,7 @@ class Transfer:
         span = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", headers.get("Content-Range", "").strip())
         whole = int(span[2]) if span and span[2] != "*" else None
         if status in TEMPORARY:
-            raise _TemporaryFailure(f"the server answered {_phrase(status)}", _retry_after(headers.get("Retry-After")))
+            raise _TemporaryFailure(f"the server answered {_phrase(status)}", read_retry_after(headers))
         if status == 416 and offset:
             if whole == offset and self._size in (None, offset):
                 return None, whole
@@ -275,14 +276,6 @@ def _etag(headers: Any) -> str | None:
     """The answer's strong ETag; a weak one does not promise the same bytes."""
     etag = headers.get("ETag", "").strip()
     return etag if etag.startswith('"') else None
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Seconds that a server asks to wait: a number, or until a date."""
-    try:
-        return None if value is None else float(urllib3.Retry().parse_retry_after(value))
-    except urllib3.exceptions.InvalidHeader:
-        return None
 
 
 def _phrase(status: int) -> str:

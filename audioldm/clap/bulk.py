@@ -1,4 +1,4 @@
-"""Many texts through a text tower: those of like length together, in the fastest precision that is good enough."""
+"""Many texts through a text tower: in batches of similar length, in the fastest precision that is good enough."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class FastText:
         self.dtype: torch.dtype | None = None  # of its products; None: not decided yet
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
-        """(N, dim) float32 of N texts, in one pass; texts of like length are best."""
+        """(N, dim) float32 of N texts, in one pass; fastest when texts have similar lengths."""
         if self.dtype is None:
             self.dtype = self._decide(texts[:PROBE])
         return self._in(self.dtype, texts)
@@ -56,13 +56,13 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def batches_by_length(texts: Sequence[str], size: int = BATCH) -> Iterator[list[int]]:
-    """Places of ``texts`` in batches of like length; the longest first, so that a lack of memory shows at once."""
+    """Indices of ``texts`` in batches of similar length. The longest come first, so a lack of memory shows at once."""
     order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
     yield from (order[start : start + size] for start in range(0, len(order), size))
 
 
 def encode_all(encode: Encode, device: torch.device, texts: Sequence[str], on_rows: Callable[[int], object]) -> Tensor:
-    """(N, dim) of any number of texts, on the CPU; ``on_rows`` is told of each batch how many are done."""
+    """(N, dim) of any number of texts, on the CPU; ``on_rows`` is called after each batch with its number of texts."""
     tower, parts, places = FastText(encode, device), list[Tensor](), list[int]()
     for batch in batches_by_length(texts):
         parts.append(tower([texts[place] for place in batch]).cpu())

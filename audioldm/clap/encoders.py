@@ -81,8 +81,8 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
 
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
-        """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
-        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds, dim=-1)
+        """(B, 512), as encode_text up to rounding, in one padded pass; fastest when texts have similar lengths."""
+        return F.normalize(self._text_model(**self._tokenize(texts, self.device)).text_embeds.float(), dim=-1)
 
     @torch.inference_mode()
     def encode_tokens(self, ids: Sequence[int]) -> Tensor:
@@ -95,9 +95,9 @@ class CLAPAudioEmbeddingClassifierFreev2(nn.Module):
     def encode_audio(self, waves: Sequence[np.ndarray]) -> Tensor:
         """(B, 512) of float32 waves (N,) in [-1, 1] at 16 kHz.
 
-        A wave longer than the tower hears at once (10 s) is heard in windows that cover it evenly, and the
-        windows' vectors are averaged; upstream hears one random window, so that two calls differ. Raises
-        InputError if the model does not hear.
+        A wave longer than the tower's input (10 s) is split into windows that cover it evenly, and their vectors
+        are averaged. Upstream takes one random window, so two of its calls differ. Raises InputError if the model
+        has no audio tower.
         """
         if not self.hears:
             raise InputError(explain_text_only(self.folder))
@@ -182,13 +182,13 @@ class ClipEncoder:
 
     @torch.inference_mode()
     def encode_pixels_batch(self, pixels: Sequence[Tensor]) -> Tensor:
-        """(B, 512), what encode_image gives but for rounding, of what ``pixels`` made of B images, in one pass."""
+        """(B, 512), as encode_image up to rounding, of B results of ``pixels``, in one pass."""
         batch = torch.stack(list(pixels)).to(self.device, memory_format=torch.channels_last)  # as convolutions like it
         return self._vision(batch)
 
     @torch.inference_mode()
     def encode_text_batch(self, texts: Sequence[str]) -> Tensor:
-        """(B, 512), what encode_text gives but for rounding, in one padded pass; texts of like length are best."""
+        """(B, 512), as encode_text up to rounding, in one padded pass; fastest when texts have similar lengths."""
         return self._text(**self._tokenize(texts, self.device))
 
     def pixels(self, image: Image.Image) -> Tensor:

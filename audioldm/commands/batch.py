@@ -1,7 +1,7 @@
 """Many prompts in one run: the rows of a list → sounds → a manifest with a line for each, made or failed.
 
-A rerun skips what the manifest says is done, and makes again what failed or has lost a file. A row is known by its
-key: a hash over its name, its words or picture, the options, the model and the translator.
+A rerun skips the rows that the manifest calls done. It repeats rows that failed or whose files are missing. A row's
+key is a hash over its name, its words or picture, the options, the model and the translator.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def run(
     original: Original | None = None,
     announce: Callable[[], object] = lambda: None,
 ) -> int:
-    """Make what is not made yet of the list or folder ``source``; returns the exit code: 0, or 1 if rows failed.
+    """Make the missing sounds of the list or folder ``source``; returns the exit code: 0, or 1 if rows failed.
 
     ``options`` and ``translator`` are for rows that do not say otherwise, ``negative`` and ``original`` (the sound
     that an edit begins with) for all. ``announce`` is called once all is well and before anything is made. The paths
@@ -64,14 +64,15 @@ def run(
     damaged. What is wrong with a row is a failed row.
     """
     listed = rows.read(source)
-    first = next(listed)  # what is wrong with the list is said before a folder is made
+    first = next(listed)  # a bad list is reported before a folder is made
     with Manifest(folder) as manifest:
         announce()
         batch = Batch(model, options, translator, manifest, negative, original)
         try:
-            with _Screen(source) as screen:
+            total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
+            with Progress(total, "row") as progress:
                 for row in itertools.chain([first], listed):
-                    screen.show(batch.do(row), manifest.folder)
+                    _show(batch.do(row), manifest.folder, progress)
         except KeyboardInterrupt:
             if batch.count:
                 print(batch.summary(), file=sys.stderr)
@@ -201,27 +202,14 @@ class Batch:
         return f"{text}{doubts}; {self.manifest.path} has a line for each"
 
 
-class _Screen:
-    """stdout: paths of wavs. stderr: how far the rows are, with the time left, and failures."""
-
-    def __init__(self, source: str) -> None:
-        total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
-        self._progress = Progress(total, "row")
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.__exit__()
-
-    def show(self, entry: dict[str, Any] | None, folder: Path) -> None:
-        """A row is over; None: it was skipped."""
-        if entry is not None and entry["error"] is not None:
-            text = f"audioldm: row {entry['id']} failed: {entry['error']}"
-            self._progress.say(printable(text, len(text)), sys.stderr)
-        for name in entry["files"] if entry is not None else ():
-            self._progress.say(str(folder / name), sys.stdout)
-        self._progress.update()
+def _show(entry: dict[str, Any] | None, folder: Path, progress: Progress) -> None:
+    """A row is over (None: it was skipped): stdout gets the paths of its wavs, stderr its failure."""
+    if entry is not None and entry["error"] is not None:
+        text = f"audioldm: row {entry['id']} failed: {entry['error']}"
+        progress.say(printable(text, len(text)), sys.stderr)
+    for name in entry["files"] if entry is not None else ():
+        progress.say(str(folder / name), sys.stdout)
+    progress.update()
 
 
 def _sentence(error: Exception) -> str:
@@ -230,7 +218,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _remove(wavs: list[Path]) -> None:
-    """Take away the sounds of a row that came to nothing."""
+    """Remove the sounds of a failed row."""
     for path in wavs:
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)

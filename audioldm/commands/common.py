@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..latent_diffusion.model import LatentDiffusion
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
+# What torch reads when it is imported. Its threads wait for each other by counting, and where other programs have the
+# cores, a run takes five times as long; asleep they cost nothing. What Apple's GPU lacks, the CPU does.
+MACHINE = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_ENABLE_MPS_FALLBACK": "1"}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 EVERY_S = 10.0  # seconds between two lines of progress
 
@@ -34,7 +37,7 @@ log = logging.getLogger("audioldm")
 
 
 class Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, without the usage before it."""
+    """Reports an error in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message.rstrip('.')}; {self.prog} -h lists the options")
@@ -48,6 +51,8 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
     debug = os.environ.get(DEBUG) == "1"
     if as_program:
         _open_streams()
+        for variable, value in MACHINE.items():
+            os.environ.setdefault(variable, value)
     try:
         os.getcwd()  # torch's libraries would end the process without it
     except OSError:
@@ -65,7 +70,7 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read stdout has gone; let the interpreter's last flush succeed
+    except BrokenPipeError:  # the reader of stdout is gone; let the interpreter's last flush succeed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:  # a full disk, a closed device …
@@ -174,13 +179,13 @@ class Progress:
         if self.total is None:
             return f"{self.done} {self.unit}s are done"
         left = round(seconds / self.done * (self.total - self.done))
-        told = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
-        return f"{self.done} of {self.total} {self.unit}s are done, about {told} left"
+        time_left = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
+        return f"{self.done} of {self.total} {self.unit}s are done, about {time_left} left"
 
 
 @dataclass(frozen=True)
 class Job:
-    """One request, from the command or the page: read, and checked as far as that needs no model."""
+    """One request, from the command or the page: read, and checked as far as possible without a model."""
 
     given: dict[str, Any]  # options by name; None: left to the model
     prompts: tuple[Prompt, ...] = ()

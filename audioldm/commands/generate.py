@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .. import __version__, registry
+from .. import __version__
 from ..errors import InputError
 from ..options import EDITING, MODEL, PROMPTS, SAMPLING, Option
 from .common import Job, Parser, Progress, command, condition, given_options, make, steps
@@ -78,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     _take_positional(args)
     began = time.perf_counter()
+    from .. import registry
     from ..inputs.prompt import is_list
     from ..outputs.destination import Destination
     from . import batch
@@ -87,7 +88,9 @@ def run(args: argparse.Namespace) -> int:
     name = registry.DEFAULT_MODEL if args.model_name is None else args.model_name
     if args.ckpt_path is None:
         registry.check_before_download(args.translator, name)
-    model = registry.build_model(args.ckpt_path, model_name=name, device=args.device)
+    model = registry.build_model(
+        args.ckpt_path, model_name=name, device=args.device, precision=args.precision, batch=args.batch
+    )
     options = job.check(model)
     if args.device != "auto":
         _ = model.device  # is it there?
@@ -134,7 +137,7 @@ def _announce(args: argparse.Namespace, model: LatentDiffusion) -> None:
 
 
 def _read(args: argparse.Namespace, many: bool) -> Job:
-    """What the arguments say, read and checked as far as that needs no model; raises InputError.
+    """The job that the arguments describe, checked as far as possible without a model. Raises InputError.
 
     ``many``: -t names a list or folder, whose prompts are not read here.
     """

@@ -1,4 +1,4 @@
-"""``audioldm --list``: tables of the models and of the translators, with what is installed of them."""
+"""``audioldm --list``: tables of the models and of the translators, and which are installed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def listing() -> list[str]:
 
 
 def _published() -> list[str]:
-    """A table of AudioLDM's own checkpoints, with what is downloaded of them."""
+    """A table of AudioLDM's own checkpoints, and which are downloaded."""
     rows = [(name, download.format_size(known.about), known.repo or "", download.state(name))
             for name, known in UPSTREAM.items()]  # fmt: skip
     rows = [("name", "size", "on the hub, without CLAP's audio tower", "state"), *rows]

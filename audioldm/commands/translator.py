@@ -1,8 +1,8 @@
-"""The command ``audioldm-translator``, and what a model lends to it: its spaces, its towers, its sounds."""
+"""The command ``audioldm-translator``, and a model's part in it: its spaces, its towers, its sounds."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from translator import zoo
@@ -16,6 +16,7 @@ from .common import Parser, command
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from translator.cli import Extra
     from translator.evaluation.pictures import Picture
 
     from ..latent_diffusion.model import LatentDiffusion
@@ -80,17 +81,17 @@ class ModelTowers:
         return self.model.clap.encode_text(texts).cpu()
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command ``audioldm-translator``; returns its exit code."""
-    return command(lambda: _run(argv), as_program=argv is None, name="audioldm-translator")
+def main(argv: Sequence[str] | None = None, extras: Mapping[str, Extra] | None = None) -> int:
+    """The command ``audioldm-translator``; returns its exit code. ``extras``: sub-commands of other packages."""
+    return command(lambda: _run(argv, extras or {}), as_program=argv is None, name="audioldm-translator")
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str] | None, extras: Mapping[str, Extra]) -> int:
     from translator import cli
 
     parser = Parser("audioldm-translator", allow_abbrev=False)
-    cli.add_arguments(parser)
+    cli.add_arguments(parser, extras)
     try:
-        return cli.run(parser.parse_args(argv), HostedModel)
+        return cli.run(parser.parse_args(argv), HostedModel, extras)
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; run: {pip_install(error.name or '')}") from None

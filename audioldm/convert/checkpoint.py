@@ -3,7 +3,7 @@
     audioldm-convert IN.ckpt FOLDER [--dtype fp16] [--tokenizer FOLDER]
 
 Each part has a table of its own (unet, vae, vocoder, clap); here the file is read
-without running what is in it, split, and written: to a temporary folder, which then gets its name.
+without running code in it, split, and written: to a temporary folder, which then gets its name.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ log = logging.getLogger("audioldm")
 
 @dataclass(frozen=True)
 class ExtraSettings:
-    """What the shapes of a checkpoint's tensors do not tell. None: what AudioLDM's own six have."""
+    """Settings that the shapes of a checkpoint's tensors do not tell. None: those of AudioLDM's own six."""
 
     head_channels: int | None = None
     text_heads: int | None = None
@@ -216,7 +216,7 @@ def _references(folder: Path) -> None:
 def cached(path: Path, name: str | None = None) -> Path:
     """The model folder made from the checkpoint ``path``, in the cache: made now, or at an earlier call.
 
-    It is known by the file's place, size and time. ``name``: what the model is called. Raises InputError.
+    The cache identifies it by the file's path, size and time. ``name``: the model's name. Raises InputError.
     """
     path = Path(os.path.abspath(os.path.expanduser(path)))
     if not path.is_file():
@@ -225,7 +225,7 @@ def cached(path: Path, name: str | None = None) -> Path:
     key = hashlib.sha256(f"{path} {facts.st_size} {facts.st_mtime_ns}".encode()).hexdigest()[:8]
     folder = cache_dir() / "converted" / key / (name or path.stem)
     if not (folder / INDEX).is_file():
-        split(read(path))  # what is no checkpoint is told before anything else is
+        split(read(path))  # a file that is no checkpoint is reported first
         log.warning("converting %s once, which takes about a minute for 2.5 GB; the next start is quick", path)
         try:
             convert(path, folder, tokenizer=find_tokenizer(path))

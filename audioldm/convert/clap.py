@@ -14,7 +14,7 @@ IGNORED = (
     r"(text|audio)_transform\..*",  # of no use at inference
     r"audio_branch\.(spectrogram_extractor|logmel_extractor)\..*",  # constants of STFT and mel filters
     r"audio_branch\.(tscam_conv|head)\..*",  # the classifier with which HTSAT was trained
-    r"audio_branch\..*\.attn_mask",  # made anew from the window's size
+    r"audio_branch\..*\.attn_mask",  # computed from the window's size
     r".*position_ids",
     r".*token_type_ids",
 )
@@ -41,7 +41,7 @@ TABLE = {
 }
 TEXT_HEAD = 64  # channels of a head of RoBERTa, which shapes do not tell
 SPECTROGRAM = {"sampling_rate": 48_000, "hop_length": 480, "frequency_min": 50, "frequency_max": 14_000}
-SECONDS = 10  # what HTSAT hears at once
+SECONDS = 10  # HTSAT's input length
 
 
 def configuration(state: Tensors, text_heads: int | None = None) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def configuration(state: Tensors, text_heads: int | None = None) -> dict[str, An
 def convert(state: Tensors, text_heads: int | None = None) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Tensors named as under ``cond_stage_model.model.`` -> config and tensors of ClapModel.
 
-    Raises InputError unless the tensors fit one to one, but for those IGNORED.
+    Raises InputError unless the tensors, except those IGNORED, fit one to one.
     """
     from transformers.models.clap.configuration_clap import ClapConfig
     from transformers.models.clap.modeling_clap import ClapModel

@@ -47,7 +47,7 @@ def rename(state: Tensors, table: Mapping[str, str], ignored: Iterable[str] = ()
 
 
 def require(state: Tensors, name: str) -> Tensor:
-    """``state[name]``. Raises InputError if it is not there: the file is not what it should be."""
+    """``state[name]``. Raises InputError if it is missing."""
     if name not in state:
         raise InputError(f"the checkpoint lacks the tensor {name}; it is not a complete AudioLDM checkpoint")
     return state[name]
@@ -60,7 +60,7 @@ def count_numbers(state: Tensors, pattern: str) -> int:
 
 
 def check_fit(module: nn.Module, tensors: Tensors) -> None:
-    """See that ``tensors`` are just what ``module`` (on the device "meta") holds. Raises InputError."""
+    """Check that ``tensors`` are exactly those of ``module`` (on the device "meta"). Raises InputError."""
     try:
         module.load_state_dict(dict(tensors), strict=True, assign=True)
     except RuntimeError as error:

@@ -1,4 +1,4 @@
-"""The first stage of an original checkpoint, but for its vocoder → diffusers' AutoencoderKL."""
+"""The first stage of an original checkpoint, without its vocoder → diffusers' AutoencoderKL."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def configuration(state: Tensors, scale_factor: float) -> dict[str, Any]:
 def convert(state: Tensors, scale_factor: float) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Tensors named as under ``first_stage_model.``, without the vocoder -> config and tensors of AutoencoderKL.
 
-    ``scale_factor``: what encodings are multiplied with. Raises InputError unless the tensors fit one to one.
+    ``scale_factor``: factor on encodings. Raises InputError unless the tensors fit one to one.
     """
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 

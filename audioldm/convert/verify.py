@@ -1,8 +1,8 @@
-"""Do our parts compute what upstream AudioLDM computed? A line for each, with its error and what is allowed.
+"""Do our parts compute what upstream AudioLDM computed? A line for each, with its error and the tolerance.
 
     python -m audioldm.convert.verify FOLDER
 
-FOLDER holds a small checkpoint (tiny.ckpt, config.json, tokenizer/) and what upstream made of it (*.npz: inputs, noise
+FOLDER holds a small checkpoint (tiny.ckpt, config.json, tokenizer/) and upstream's results (*.npz: inputs, noise
 and outputs). Ten times the noise of float32 arithmetic is allowed, which was measured as the largest difference
 between upstream in float32 and in float64.
 """
@@ -175,7 +175,7 @@ def verify(folder: Path) -> list[tuple[str, float, float]]:
             folder / "tiny.ckpt", Path(scratch) / "tiny", tokenizer=folder / "tokenizer",
             extra=checkpoint.ExtraSettings.from_config(config),
         )  # fmt: skip
-        model = LatentDiffusion.from_folder(converted, "cpu")
+        model = LatentDiffusion.from_folder(converted, "cpu", "fp32")
         for check in CHECKS:
             file = folder / f"{check.__name__}.npz"
             if not file.is_file():

@@ -18,7 +18,7 @@ DILATIONS = (1, 3, 5)
 def configuration(
     state: Tensors, upsample_rates: Sequence[int] = UPSAMPLE_RATES, dilations: Sequence[int] = DILATIONS
 ) -> dict[str, Any]:
-    """SpeechT5HifiGanConfig's arguments, read from the shapes in ``state`` but for the last two."""
+    """SpeechT5HifiGanConfig's arguments, read from the shapes in ``state``, except the last two."""
     ups = [require(state, f"ups.{i}.weight") for i in range(count_numbers(state, r"ups\.(\d+)\."))]
     kernels = count_numbers(state, r"resblocks\.(\d+)\.") // max(1, len(ups))
     return {

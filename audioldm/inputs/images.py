@@ -1,16 +1,15 @@
 """Bytes from a stranger, or the user's own → an RGB image, safely.
 
-A source is an http(s) URL, a `data:` URI, a local file, or what Python has for a picture. Its content alone decides
-what it is, not its name or header. Whatever is wrong with it ends in one `InputError`.
+A source is an http(s) URL, a `data:` URI, a local file, or a Python object that is a picture. Its content alone decides
+its format, not its name or header. Every fault becomes one `InputError`.
 """
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import io
 import logging
+import math
 import os
 import re
 import stat
@@ -19,35 +18,30 @@ import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote_to_bytes
+from typing import Any, cast
 
-from PIL import Image
+import numpy as np
+from PIL import Image, ImageOps
 
 from translator.files import label
 
 from ..errors import InputError
 from . import pixels, salvage
-from .pixels import to_rgb as to_rgb
+from .vector import content_of
 from .web import LIMITS, Limits, download, too_many_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  # no EPS: it runs programs
 OWN = Limits(max_bytes=2_000_000_000, max_pixels=300_000_000)  # of local files; a JPEG of 200 megapixels takes 300 MB
-SOUND = re.compile(rb"RIFF....WAVE|fLaC|OggS|ID3|FORM....AIFF|....ftypM4A", re.S)  # how its file begins
-HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
-KNOWN = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.S)
-OTHERS = {
-    b"version https://git-lfs": "a pointer of Git LFS, not the picture; `git lfs pull` fetches it",
-    b"\x1f\x8b": "packed by gzip; unpack it first", b"PK\3\4": "a ZIP file; unpack it first",
-    b"%PDF": "a PDF; save the picture in it as PNG or JPEG first", b"8BPS": "a Photoshop file; export it to PNG first",
-    b"\0\0\0\x0cjP": "JPEG 2000, which is not read; export it to PNG or JPEG first",
-    b"\0\0\0\x0cJXL": "JPEG XL, which is not read; export it to PNG or JPEG first",
-    b"\0\0\1\0": "an icon; export it to PNG first", b"%!PS": "PostScript; export it to PNG first",
-}  # fmt: skip
+EIGHT_BITS = ("JPEG", "MPO", "WEBP", "GIF")  # formats whose colours have no more
 # Each scan of a progressive JPEG, however short, costs a pass over all pixels: 1e10 take a core about 10 s.
 MAX_JPEG_WORK = 10_000_000_000  # pixels × scans; a photo of 40 megapixels with 12 scans has 5e8
-
-CANNOT = "cannot be decoded: it is damaged or of an unusual kind; export it to JPEG first"
+MAX_ELONGATION = 100  # long side : short side; an encoder enlarges the short side to some 200 pixels
+LARGE = 40_000_000  # pixels; a larger picture is reduced by a whole factor
+SMALL = 64  # pixels; contrast is measured on so small a copy
+BLANK, CLEAR = 4.0, 24.0  # contrast: below the first nothing can be seen, above the second enough
+ONE_COLOUR = 2  # steps of 255 by which one colour may differ from pixel to pixel
+MAX_FRAMES, MAX_FRAME_PIXELS = 100, 400_000_000  # how far an animation is searched, and in pixels of all frames
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "HEIF")  # an MPO's second picture is the other eye's
 
 log = logging.getLogger("audioldm")
 
@@ -66,19 +60,19 @@ def load_image(
             file, an open one, a PIL image, or an array as `pixels.from_array` takes it.
         allow_private: whether URLs may lead to addresses that are not public;
             None: only if the environment says AUDIOLDM_ALLOW_PRIVATE_URLS=1.
-        limits: sizes and times; None: LIMITS for what comes from the web or in a data URI, OWN for the user's own.
+        limits: sizes and times; None: LIMITS for the web and data URIs, OWN for the user's own pictures.
         on_note: receives each remark for the user.
 
     Raises:
         InputError: the source is malformed, unreachable, forbidden, too large, too slow or not an image. A file that
-            ends a little too early gives what is there of the picture, with a warning.
+            ends a little too early gives its part of the picture, with a warning.
     """
     if not isinstance(source, str | PathLike):
         return _from_python(source, limits or OWN, on_note)
     source = os.fsdecode(source).strip()
     if source[:5].lower() == "data:":
         limits = limits or LIMITS
-        return decode_image(_data_uri(source, limits), "the data URI", limits, on_note=on_note)
+        return decode_image(pixels.data_uri(source, limits), "the data URI", limits, on_note=on_note)
     if re.match(r"[a-z][a-z0-9+.-]*://", source, re.I):
         limits = limits or LIMITS
         data = download(source, allow_private=allow_private, limits=limits)
@@ -91,7 +85,7 @@ def load_image(
 def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: OnNote | None = None) -> Image.Image:
     """The image in the bytes of an image file, as `load_image` returns it; `name` stands for it in messages.
 
-    `on_note`: where a file ends a little too early, take what is there, and say so to this; None: refuse it.
+    `on_note`: receives a remark if a file ends a little too early and its part is used; None: refuse it.
 
     Raises:
         InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
@@ -111,7 +105,7 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
 
 def _seen(picture: Image.Image, name: str, on_note: OnNote) -> Image.Image:
     """`picture`, with a remark if nothing can be seen on it."""
-    if pixels.is_blank(picture):
+    if all(high - low <= ONE_COLOUR for low, high in cast(Any, picture.getextrema())):
         on_note(f"{name} is blank: all of it is of one colour")
     return picture
 
@@ -119,7 +113,7 @@ def _seen(picture: Image.Image, name: str, on_note: OnNote) -> Image.Image:
 def _decoded(data: bytes, name: str, limits: Limits, on_note: OnNote | None) -> Image.Image:
     with _opened(data, name, limits) as image:
         try:
-            loaded = pixels.deep(image, lambda: _open(data, limits))
+            loaded = image if image.format in EIGHT_BITS else pixels.deep(image, lambda: _open(data, limits))
             loaded.load()
         except Exception:
             scans = data.count(b"\xff\xda")
@@ -128,30 +122,31 @@ def _decoded(data: bytes, name: str, limits: Limits, on_note: OnNote | None) -> 
             loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
             if loaded is None:
                 raise
-        return pixels.visible_frame(loaded, name)
+        return visible_frame(loaded, name)
 
 
 def check_header(data: bytes, name: str, limits: Limits = LIMITS) -> None:
-    """Raise InputError as `decode_image` does, but for what only decoding would show; microseconds."""
+    """Raise InputError as `decode_image` does, except for faults that only decoding shows; microseconds."""
     with _opened(data, name, limits):
         pass
 
 
 def _open(data: bytes, limits: Limits) -> Image.Image:
     """The image in `data`, its header read; a JPEG beyond 40 megapixels is decoded at a half, quarter or eighth."""
-    formats = FORMATS if HEIC.match(data[:12]) else FORMATS[:-1]
+    formats = FORMATS if pixels.HEIC.match(data[:12]) else FORMATS[:-1]
     if formats == FORMATS:
         import pillow_heif
 
         pillow_heif.register_heif_opener(thumbnails=False)
     before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, limits.max_pixels  # Pillow refuses twice as many
     try:
-        image = Image.open(io.BytesIO(pixels.without_metadata(data)), formats=formats)
+        content = pixels.without_metadata(data) if data.startswith(pixels.PNG) else data
+        image = Image.open(io.BytesIO(content), formats=formats)
     finally:
         Image.MAX_IMAGE_PIXELS = before
     _refuse_bombs(image, data, limits)
-    if image.format in ("JPEG", "MPO") and image.width * image.height > pixels.LARGE:
-        scale = next(n for n in (2, 4, 8) if n == 8 or image.width * image.height <= pixels.LARGE * n * n)
+    if image.format in ("JPEG", "MPO") and image.width * image.height > LARGE:
+        scale = next(n for n in (2, 4, 8) if n == 8 or image.width * image.height <= LARGE * n * n)
         image.draft(None, (image.width // scale, image.height // scale))
     return image
 
@@ -171,9 +166,9 @@ def _opened(data: bytes, name: str, limits: Limits) -> Iterator[Image.Image]:
         except Image.DecompressionBombError as error:
             raise InputError(f"{name} claims more than {limits.max_pixels / 1e6:g} megapixels") from error
         except Image.UnidentifiedImageError as error:
-            raise InputError(f"{name} {_what_else(data)}") from error
+            raise InputError(f"{name} {pixels.what_else(data, FORMATS)}") from error
         except Exception as error:  # decoders that are fed damaged data raise nearly anything
-            raise InputError(f"{name} {_damaged(data)}") from error
+            raise InputError(f"{name} {pixels.damaged(data)}") from error
 
 
 def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
@@ -181,7 +176,7 @@ def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
     if isinstance(source, Image.Image):
         name = label(str(getattr(source, "filename", "") or "the picture"))
         try:
-            return _seen(pixels.visible_frame(source, name), name, on_note)
+            return _seen(visible_frame(source, name), name, on_note)
         except InputError:
             raise
         except Exception as error:  # closed, or its file is damaged
@@ -190,17 +185,9 @@ def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
         return decode_image(bytes(source), "the picture", limits, on_note=on_note)
     if hasattr(source, "read"):
         name = label(str(getattr(source, "name", "the open file")))
-        try:
-            data = source.read()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{name} cannot be read; open it with mode \"rb\"") from error
-        if data == b"" and _told(source):
-            raise InputError(f"{name} has been read to its end; seek(0) goes back to its beginning")
-        if not isinstance(data, bytes):
-            raise InputError(f"{name} is open as text; open it with mode \"rb\"")
-        return decode_image(data, name, limits, on_note=on_note)
+        return decode_image(content_of(source, name), name, limits, on_note=on_note)
     if hasattr(source, "__array__"):
-        return _seen(pixels.from_array(source), "the picture", on_note)
+        return _seen(to_rgb(pixels.from_array(source), "the picture"), "the picture", on_note)
     raise InputError(
         "a picture is a URL, a file, a data URI, bytes, an open file, a PIL image or an array, "
         f"not {type(source).__name__}"
@@ -229,32 +216,6 @@ def _read_file(source: str, limits: Limits) -> bytes:
         raise InputError(f"{name} is not a file name") from error
 
 
-def _data_uri(source: str, limits: Limits) -> bytes:
-    """The data of `data:[type][;base64],data` (RFC 2397); line breaks within base64 are accepted."""
-    head, comma, body = source[5:].partition(",")
-    if not comma:
-        raise InputError("the data URI is malformed: no comma between its type and its data")
-    if len(body) > 3 * limits.max_bytes:  # characters: "%41" is one byte
-        raise too_many_bytes("the data URI", limits)
-    if not body.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", body):
-        raise InputError("the data URI is malformed: its data is neither base64 nor percent-encoded")
-    data = unquote_to_bytes(body)
-    if head.lower().endswith(";base64"):
-        data = _base64(b"".join(data.split()), limits)
-    if len(data) > limits.max_bytes:
-        raise too_many_bytes("the data URI", limits)
-    return data
-
-
-def _base64(text: bytes, limits: Limits) -> bytes:
-    if len(text) * 3 / 4 > limits.max_bytes + 2:  # at most 2 bytes of padding
-        raise too_many_bytes("the data URI", limits)
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise InputError("the data URI is malformed: its data is not valid base64") from error
-
-
 def _refuse_bombs(image: Image.Image, data: bytes, limits: Limits) -> None:
     count = image.width * image.height
     if count > limits.max_pixels:
@@ -263,30 +224,77 @@ def _refuse_bombs(image: Image.Image, data: bytes, limits: Limits) -> None:
         raise ValueError("more scans than any photo has")
 
 
-def _told(file: Any) -> int:
-    """How far an open file has been read; 0 if it does not say."""
-    try:
-        return int(file.tell())
-    except Exception:
-        return 0
+def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
+    """A copy of `image` as `load_image` returns it: upright (EXIF), on white, 8 bits per channel, mode "RGB".
+
+    What is white on transparency is laid on black. A picture of more than 40 megapixels is reduced.
+
+    Raises:
+        InputError: one side is more than 100 times the other; `name` stands for the image in the message.
+    """
+    if not 0 < max(image.size) <= MAX_ELONGATION * min(image.size):
+        size = f"{image.width} × {image.height}"
+        raise InputError(f"{name} is too elongated ({size} pixels): at most {MAX_ELONGATION} : 1 can be seen")
+    image = _reduced(image)
+    with contextlib.suppress(Exception):  # broken EXIF does not spoil the pixels
+        image = ImageOps.exif_transpose(image)
+    if image.mode[0] in "IF":
+        image = pixels.to_8_bits(image)
+    return _opaque(image.convert("RGBA")) if image.has_transparency_data else image.convert("RGB")
 
 
-def _what_else(data: bytes) -> str:
-    head = data[:4096].lower()
-    if b"<html" in head or b"<!doctype html" in head:
-        return "is a web page, not an image; give the address of the image itself"
-    if b"<svg" in head:
-        return "is an SVG drawing; vector images must be exported to PNG first"
-    if SOUND.match(data):
-        return "is a sound, not a picture; give it with -f"
-    if HEIC.match(data):
-        return f"is a HEIC photo that {CANNOT}"
-    if KNOWN.match(data):
-        return "is damaged or truncated"
-    if what := next((what for begin, what in OTHERS.items() if data.startswith(begin)), None):
-        return f"is {what}"
-    return f"is not an image that can be read ({', '.join(FORMATS)}), or it is damaged"
+def visible_frame(image: Image.Image, name: str) -> Image.Image:
+    """The first frame of `image`, as `to_rgb` gives it; if that is blank, the first one that is not.
+
+    Raises whatever Pillow raises.
+    """
+    best = to_rgb(image, name)
+    if image.format not in ANIMATED or contrast(best) >= BLANK:
+        return best
+    with contextlib.suppress(Exception):  # damaged later frames do not spoil the first one
+        pixels = 0
+        for number in range(1, MAX_FRAMES):
+            image.seek(number)
+            pixels += image.width * image.height
+            if pixels > MAX_FRAME_PIXELS:
+                break
+            frame = to_rgb(image, name)
+            best = max(best, frame, key=contrast)
+            if contrast(best) >= CLEAR:
+                break
+    return best
 
 
-def _damaged(data: bytes) -> str:
-    return f"is a HEIC photo that {CANNOT}" if HEIC.match(data[:12]) else "is damaged or truncated"
+def contrast(image: Image.Image) -> float:
+    """The standard deviation of the grey values of an RGB picture, 0 to 127."""
+    return float(np.asarray(image.convert("L").resize((SMALL, SMALL), Image.Resampling.BOX), np.float32).std())
+
+
+def _reduced(image: Image.Image) -> Image.Image:
+    """`image`, or a copy reduced by a whole factor to at most LARGE pixels."""
+    factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
+    if factor <= 1:
+        return image
+    orientation = image.getexif().get(0x0112)
+    if image.mode in ("L", "RGB", "RGBA", "CMYK", "LA", "YCbCr"):
+        reduced = image.reduce(factor)
+    else:
+        reduced = image.resize((image.width // factor or 1, image.height // factor or 1), Image.Resampling.NEAREST)
+    reduced.info = {key: value for key, value in image.info.items() if key == "transparency"}
+    if orientation:
+        reduced.getexif()[0x0112] = orientation
+    return reduced
+
+
+def _opaque(image: Image.Image) -> Image.Image:
+    """An RGBA picture on white; on black if hardly anything is seen on white; without alpha if that hides all."""
+    if image.getchannel("A").getextrema()[1] == 0:
+        plain = image.convert("RGB")
+        return plain if contrast(plain) >= BLANK else Image.new("RGB", image.size, "white")
+    small = image if max(image.size) <= 4 * SMALL else image.resize((4 * SMALL, 4 * SMALL), Image.Resampling.BOX)
+    on_white, on_black = (contrast(_laid_on(colour, small)) for colour in ("white", "black"))
+    return _laid_on("black" if on_white < on_black / 8 else "white", image)
+
+
+def _laid_on(colour: str, image: Image.Image) -> Image.Image:
+    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")

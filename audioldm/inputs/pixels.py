@@ -1,91 +1,45 @@
-"""Whatever Pillow or Python has in hand → 8-bit RGB pixels on which something can be seen.
-
-Also of PNG files with a damaged part that no pixel depends on.
-"""
+"""What only some pictures need: arrays, data URIs, colours beyond 8 bits, damaged files, and the errors about them."""
 
 from __future__ import annotations
 
-import contextlib
-import math
+import base64
+import binascii
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 from ..errors import InputError
 from .vector import to_numpy
+from .web import Limits, too_many_bytes
 
-MAX_ELONGATION = 100  # long side : short side; an encoder enlarges the short side to some 200 pixels
-LARGE = 40_000_000  # pixels; a larger picture is reduced by a whole factor
 # Usual values of white beyond 8 bits: data of 8, 10, 12, 14 and 16 bits. Above them, the brightest pixel is white.
 DEPTHS = (255, 1_023, 4_095, 16_383, 65_535)
 UNUSED_BITS = 64  # an 8-bit channel below this may be the upper half of 14 bits or fewer
-SMALL = 64  # pixels; contrast is measured on so small a copy
-BLANK, CLEAR = 4.0, 24.0  # contrast: below the first nothing can be seen, above the second enough
-ONE_COLOUR = 2  # steps of 255 by which one colour may differ from pixel to pixel
-MAX_FRAMES, MAX_FRAME_PIXELS = 100, 400_000_000  # how far an animation is searched, and in pixels of all frames
-ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "HEIF")  # an MPO's second picture is the other eye's
 PICTURE_ARRAY = "a picture is an array (height, width), (height, width, 3) or (height, width, 4)"
+SOUND = re.compile(rb"RIFF....WAVE|fLaC|OggS|ID3|FORM....AIFF|....ftypM4A", re.S)  # how its file begins
+HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
+KNOWN = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.S)
+OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the picture; `git lfs pull` fetches it",
+    b"\x1f\x8b": "packed by gzip; unpack it first", b"PK\3\4": "a ZIP file; unpack it first",
+    b"%PDF": "a PDF; save the picture in it as PNG or JPEG first", b"8BPS": "a Photoshop file; export it to PNG first",
+    b"\0\0\0\x0cjP": "JPEG 2000, which is not read; export it to PNG or JPEG first",
+    b"\0\0\0\x0cJXL": "JPEG XL, which is not read; export it to PNG or JPEG first",
+    b"\0\0\1\0": "an icon; export it to PNG first", b"%!PS": "PostScript; export it to PNG first",
+}  # fmt: skip
+CANNOT = "cannot be decoded: it is damaged or of an unusual kind; export it to JPEG first"
 PNG = b"\x89PNG\r\n\x1a\n"
 # What decides on the pixels of a PNG; texts, times and colour profiles are left out.
 CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")
 IF_WHOLE = b"eXIf"  # how the picture is turned
 
 
-def to_rgb(image: Image.Image, name: str = "the image") -> Image.Image:
-    """A copy of `image` as `load_image` returns it: upright (EXIF), on white, 8 bits per channel, mode "RGB".
-
-    What is white on transparency is laid on black. A picture of more than 40 megapixels is reduced.
-
-    Raises:
-        InputError: one side is more than 100 times the other; `name` stands for the image in the message.
-    """
-    if not 0 < max(image.size) <= MAX_ELONGATION * min(image.size):
-        size = f"{image.width} × {image.height}"
-        raise InputError(f"{name} is too elongated ({size} pixels): at most {MAX_ELONGATION} : 1 can be seen")
-    image = _reduced(image)
-    with contextlib.suppress(Exception):  # broken EXIF does not spoil the pixels
-        image = ImageOps.exif_transpose(image)
-    if image.mode[0] in "IF":
-        image = _to_8_bits(image)
-    return _opaque(image.convert("RGBA")) if image.has_transparency_data else image.convert("RGB")
-
-
-def visible_frame(image: Image.Image, name: str) -> Image.Image:
-    """The first frame of `image`, as `to_rgb` gives it; if that is blank, the first one that is not.
-
-    Raises whatever Pillow raises.
-    """
-    best = to_rgb(image, name)
-    if image.format not in ANIMATED or contrast(best) >= BLANK:
-        return best
-    with contextlib.suppress(Exception):  # damaged later frames do not spoil the first one
-        pixels = 0
-        for number in range(1, MAX_FRAMES):
-            image.seek(number)
-            pixels += image.width * image.height
-            if pixels > MAX_FRAME_PIXELS:
-                break
-            frame = to_rgb(image, name)
-            best = max(best, frame, key=contrast)
-            if contrast(best) >= CLEAR:
-                break
-    return best
-
-
-def is_blank(image: Image.Image) -> bool:
-    """Whether an RGB picture is of one colour."""
-    return all(high - low <= ONE_COLOUR for low, high in cast(Any, image.getextrema()))
-
-
-def contrast(image: Image.Image) -> float:
-    """The standard deviation of the grey values of an RGB picture, 0 to 127."""
-    return float(np.asarray(image.convert("L").resize((SMALL, SMALL), Image.Resampling.BOX), np.float32).std())
-
-
-def deep(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+def deep(image: Image.Image, reopen: Callable[[], Any]) -> Image.Image:
     """`image`, or a copy of it that uses the lower half of 16-bit colours whose upper half is nearly empty.
 
     Pillow reads the upper half of 16-bit colours alone, in which data of 12 bits are black. Read in the other byte
@@ -107,7 +61,7 @@ def deep(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
 
 
 def from_array(array: Any, name: str = "the picture") -> Image.Image:
-    """The picture, mode "RGB", in an array (height, width) or (height, width, 1, 3 or 4), or with channels first.
+    """The picture in an array (height, width) or (height, width, 1, 3 or 4), or with channels first.
 
     Whole numbers from 0 to 255, 16-bit ones, or floats from 0 to 1 (or to 255). Raises InputError.
     """
@@ -120,7 +74,7 @@ def from_array(array: Any, name: str = "the picture") -> Image.Image:
         values = values[..., 0]
     if not values.size or values.ndim not in (2, 3) or values.ndim == 3 and values.shape[2] not in (3, 4):
         raise InputError(f"{name} has the shape {values.shape}; {PICTURE_ARRAY}")
-    return to_rgb(Image.fromarray(np.ascontiguousarray(_eight_bits(values, name))), name)
+    return Image.fromarray(np.ascontiguousarray(_eight_bits(values, name)))
 
 
 def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
@@ -138,37 +92,7 @@ def _eight_bits(values: np.ndarray, name: str) -> np.ndarray:
     return _scaled(values, (1, *DEPTHS) if values.dtype.kind == "f" else DEPTHS)
 
 
-def _reduced(image: Image.Image) -> Image.Image:
-    """`image`, or a copy reduced by a whole factor to at most LARGE pixels."""
-    factor = math.ceil(math.sqrt(image.width * image.height / LARGE))
-    if factor <= 1:
-        return image
-    orientation = image.getexif().get(0x0112)
-    if image.mode in ("L", "RGB", "RGBA", "CMYK", "LA", "YCbCr"):
-        reduced = image.reduce(factor)
-    else:
-        reduced = image.resize((image.width // factor or 1, image.height // factor or 1), Image.Resampling.NEAREST)
-    reduced.info = {key: value for key, value in image.info.items() if key == "transparency"}
-    if orientation:
-        reduced.getexif()[0x0112] = orientation
-    return reduced
-
-
-def _opaque(image: Image.Image) -> Image.Image:
-    """An RGBA picture on white; on black if hardly anything is seen on white; without alpha if that hides all."""
-    if image.getchannel("A").getextrema()[1] == 0:
-        plain = image.convert("RGB")
-        return plain if contrast(plain) >= BLANK else Image.new("RGB", image.size, "white")
-    small = image if max(image.size) <= 4 * SMALL else image.resize((4 * SMALL, 4 * SMALL), Image.Resampling.BOX)
-    on_white, on_black = (contrast(_laid_on(colour, small)) for colour in ("white", "black"))
-    return _laid_on("black" if on_white < on_black / 8 else "white", image)
-
-
-def _laid_on(colour: str, image: Image.Image) -> Image.Image:
-    return Image.alpha_composite(Image.new("RGBA", image.size, colour), image).convert("RGB")
-
-
-def _to_8_bits(image: Image.Image) -> Image.Image:
+def to_8_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits ("I;16…"), 32 bits ("I") or floats ("F") → mode "L"; 0 stays black."""
     values = np.array(image, dtype=np.float32)
     np.nan_to_num(values, copy=False, posinf=0)
@@ -183,7 +107,7 @@ def _to_8_bits(image: Image.Image) -> Image.Image:
 
 
 def _scaled(values: np.ndarray, depths: tuple[int, ...] = DEPTHS) -> np.ndarray:
-    """Numbers as uint8: the lowest of `depths` that none exceeds becomes 255; what is below 0 becomes 0."""
+    """Numbers as uint8: the lowest of `depths` that none exceeds becomes 255; negative ones become 0."""
     brightest = float(values.max())
     white = next((depth for depth in depths if brightest <= depth), brightest)
     return (values * np.float32(255 / white)).clip(0, 255).round().astype(np.uint8)
@@ -200,9 +124,7 @@ def _swapped(tile: Any) -> Any:
 
 
 def without_metadata(data: bytes) -> bytes:
-    """A PNG without the chunks that no pixel depends on, however large or damaged they are; other data as they are."""
-    if not data.startswith(PNG):
-        return data
+    """A PNG without the chunks that no pixel depends on, however large or damaged they are."""
     view, at = memoryview(data), len(PNG)
     kept: list[bytes | memoryview] = [PNG]
     while at + 8 <= len(data):
@@ -215,6 +137,55 @@ def without_metadata(data: bytes) -> bytes:
             if whole and kind == IF_WHOLE:
                 kept.append(view[at:end])
             following = -1 if whole else data.find(b"IDAT", at + 8)
-            end = following - 4 if following >= 0 else end  # its length may be what is damaged
+            end = following - 4 if following >= 0 else end  # its length may be damaged
         at = max(end, at + 12)
     return b"".join(kept)
+
+
+def data_uri(source: str, limits: Limits) -> bytes:
+    """The data of `data:[type][;base64],data` (RFC 2397); line breaks within base64 are accepted."""
+    head, comma, body = source[5:].partition(",")
+    if not comma:
+        raise InputError("the data URI is malformed: no comma between its type and its data")
+    if len(body) > 3 * limits.max_bytes:  # characters: "%41" is one byte
+        raise too_many_bytes("the data URI", limits)
+    if not body.isascii() or re.search(r"%(?![0-9A-Fa-f]{2})", body):
+        raise InputError("the data URI is malformed: its data is neither base64 nor percent-encoded")
+    data = unquote_to_bytes(body)
+    if head.lower().endswith(";base64"):
+        data = _base64(b"".join(data.split()), limits)
+    if len(data) > limits.max_bytes:
+        raise too_many_bytes("the data URI", limits)
+    return data
+
+
+def _base64(text: bytes, limits: Limits) -> bytes:
+    if len(text) * 3 / 4 > limits.max_bytes + 2:  # at most 2 bytes of padding
+        raise too_many_bytes("the data URI", limits)
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise InputError("the data URI is malformed: its data is not valid base64") from error
+
+
+def what_else(data: bytes, formats: Sequence[str]) -> str:
+    """The end of an error about ``data``, which is not an image in one of ``formats``."""
+    head = data[:4096].lower()
+    if b"<html" in head or b"<!doctype html" in head:
+        return "is a web page, not an image; give the address of the image itself"
+    if b"<svg" in head:
+        return "is an SVG drawing; vector images must be exported to PNG first"
+    if SOUND.match(data):
+        return "is a sound, not a picture; give it with -f"
+    if HEIC.match(data):
+        return f"is a HEIC photo that {CANNOT}"
+    if KNOWN.match(data):
+        return "is damaged or truncated"
+    if what := next((what for begin, what in OTHERS.items() if data.startswith(begin)), None):
+        return f"is {what}"
+    return f"is not an image that can be read ({', '.join(formats)}), or it is damaged"
+
+
+def damaged(data: bytes) -> str:
+    """The end of an error about ``data``, which begins as an image."""
+    return f"is a HEIC photo that {CANNOT}" if HEIC.match(data[:12]) else "is damaged or truncated"

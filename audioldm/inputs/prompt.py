@@ -57,8 +57,8 @@ class Prompt:
     kind: Literal["text", "image", "audio", "vector"]
     source: str  # as the user gave it: words, URL, file name …
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
-    gain: float = 1.0  # what the samples of a sound were multiplied by, for they went beyond full scale
-    found: dict[str, Any] = field(default_factory=dict, compare=False)  # what encoding it brought up, for the record
+    gain: float = 1.0  # factor on the samples of a sound, if they were beyond full scale
+    found: dict[str, Any] = field(default_factory=dict, compare=False)  # facts found while encoding it, for the record
 
     @property
     def record(self) -> dict[str, Any]:
@@ -84,17 +84,17 @@ class Prompt:
 def read_prompt(prompt: Any = None, audio_file: Any = None, on_note: OnNote = log.warning) -> Prompt:
     """Read a prompt: words, an image (URL, file, data URI …) or a saved vector (.npy), or else a sound.
 
-    A path (not a str) is that of an image or a vector, whatever it looks like. Python may also give an image as
+    A path (not a str) always means an image or a vector. Python may also give an image as
     ``images.load_image``, and a sound as ``samples.read_samples`` takes it, of which the first ten minutes count.
     ``on_note`` receives each remark for the user. Raises InputError.
     """
     if (prompt is None) == (audio_file is None):
         raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
     if audio_file is not None:
-        from .sounds import hear
+        from .sounds import read_mono
 
-        heard = hear(audio_file, MAX_DURATION, on_note)
-        return Prompt("audio", heard.name, heard.wave, heard.gain)
+        recording = read_mono(audio_file, MAX_DURATION, on_note)
+        return Prompt("audio", recording.name, recording.wave, recording.gain)
     if not isinstance(prompt, str | PathLike):
         return _from_python(prompt, on_note)
     source = unwrapped(prompt) if isinstance(prompt, str) else os.fsdecode(prompt)
@@ -112,7 +112,7 @@ def read_prompt(prompt: Any = None, audio_file: Any = None, on_note: OnNote = lo
 
 
 def _refuse_other_files(name: str) -> None:
-    """Raises InputError if ``name`` is that of a sound or of something that is no prompt, be it there or not."""
+    """Raises InputError if ``name`` names a sound, or a file that is no prompt, whether or not it exists."""
     if SCHEME.match(name) or is_data_uri(name) or _holds_image(os.path.expanduser(name)):
         return
     if is_sound_name(name):
@@ -179,7 +179,7 @@ def kind_of(prompt: str) -> Literal["text", "image"]:
 
 
 def is_file_or_address(prompt: str) -> bool:
-    """Whether `prompt` can only mean a file, a folder or an address, be it there or not."""
+    """Whether `prompt` can only mean a file, a folder or an address, whether or not it exists."""
     prompt = unwrapped(prompt)
     kinds = (is_image_name, is_list_name, is_sound_name, is_other_name, _is_vector)
     named = any(kind(prompt) for kind in kinds) or _PATH.match(prompt) or prompt.endswith("/")
@@ -200,7 +200,7 @@ def is_list(prompt: str) -> bool:
 
 
 def in_folder(prompt: str, folder: str) -> str:
-    """`prompt`, or the path of the file in `folder` that it names; what may name a file is as for `kind_of`."""
+    """`prompt`, or the path of the file in `folder` that it names, by the rules of `kind_of`."""
     path = os.path.join(folder, prompt)
     relative = prompt and not (SCHEME.match(prompt) or is_data_uri(prompt) or prompt[0] in "~/")
     return path if relative and os.path.isfile(path) and _means_file(prompt, path) else prompt

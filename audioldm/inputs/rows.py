@@ -32,7 +32,7 @@ from ..errors import InputError
 from .prompt import in_folder
 
 PROMPT_KEYS = ("prompt", *PICTURES, *WORDS)  # the first that is not blank is the prompt
-OPTIONS = {  # GenerateOptions' that a row may set, and what a text means there
+OPTIONS = {  # options that a row may set, and their types
     "duration": float, "ddim_steps": int, "guidance_scale": float, "sampler": str, "seed": int, "batchsize": int,
     "n_candidates": int, "transfer_strength": float,
 }  # fmt: skip
@@ -46,12 +46,12 @@ OnNote = Callable[[str], object]  # receives a remark for the user
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One prompt of a list, or what is wrong with it."""
+    """One prompt of a list, or its fault."""
 
     number: int  # from 1: the line in a list, the place in a folder
     prompt: str = ""
     id: str = ""  # the list's own, an image's file name in a folder, or else the number
-    name: str | None = None  # what files and rerun know it by, where the list or the folder says so
+    name: str | None = None  # identifies it in file names and reruns, if the list or the folder gives one
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)  # those of SETTINGS
     error: str | None = None  # one sentence: why nothing can be made of it
 
@@ -81,12 +81,12 @@ def read(source: str, on_note: OnNote = log.warning) -> Iterator[Row]:
 
 
 def _once(on_note: OnNote) -> OnNote:
-    """``on_note``, told of nothing twice."""
-    told: set[str] = set()
+    """``on_note``, without repetitions."""
+    seen: set[str] = set()
 
     def tell(note: str) -> None:
-        if note not in told:
-            told.add(note)
+        if note not in seen:
+            seen.add(note)
             on_note(note)
 
     return tell
@@ -157,7 +157,7 @@ def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
 
 
 def _table(path: str, on_note: OnNote) -> Iterator[Row]:
-    """A table with a header; comma, semicolon or tab is what the header has most of."""
+    """A table with a header; the most frequent of comma, semicolon and tab in the header separates columns."""
     table = Table(Path(path))
     if not any(key in table.names for key in PROMPT_KEYS):
         if table.names:
@@ -185,7 +185,7 @@ def _tell_unused(path: str, what: str, names: list[str], on_note: OnNote) -> Non
 
 
 def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda note: None) -> Row:
-    """A row out of what a list says under known keys."""
+    """A row from a list's values under known keys."""
     key, prompt = first_given(data, PROMPT_KEYS) or ("prompt", "")
     given = {name: found[1] for name in KEYS if (found := first_given(data, (name,)))}
     texts = {"prompt": prompt, **{name: given.get(name, "") for name in ("translator", "negative_prompt")}}
@@ -196,8 +196,8 @@ def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda 
             return _bad(number, f"has a {name} with characters that no text has")
     others = [name for name in data if name in PROMPT_KEYS and name != key]
     if key in PICTURES and others:
-        told = f"the prompts are the pictures in {key}; a row without one takes {', '.join(others)}"
-        on_note(f"{printable(path)}: {told}")
+        note = f"the prompts are the pictures in {key}; a row without one takes {', '.join(others)}"
+        on_note(f"{printable(path)}: {note}")
     names = [given[name] for name in ("name", "id") if name in given]
     if any(isinstance(name, bool) or not isinstance(name, str | int | float) for name in names):
         return _bad(number, "has an id or a name that is neither a text nor a number", prompt)
@@ -226,7 +226,7 @@ def _names_file(prompt: str) -> bool:
 
 
 def _beside(name: str, folder: str) -> tuple[str, str | None]:
-    """The path of the file ``name`` in ``folder``, and what is wrong: a column of pictures holds no words."""
+    """The path of the file ``name`` in ``folder``, and a fault, if any: a column of pictures holds no words."""
     path = os.path.join(folder, name)
     if "\0" not in path and os.path.isfile(path):
         return os.path.join(os.curdir, path) if not folder else path, None
@@ -234,7 +234,7 @@ def _beside(name: str, folder: str) -> tuple[str, str | None]:
 
 
 def _value(name: str, value: Any) -> Any:
-    """A number written as text, or a whole one as 7.0, as that number; what is none the options' check refuses."""
+    """A number that was written as text, or a whole one as 7.0; the options' check refuses anything else."""
     if name not in OPTIONS:
         return value
     if isinstance(value, str) and OPTIONS[name] is float and re.fullmatch(r"[+-]?\d*,(\d{1,2}|\d{4,})", value.strip()):
@@ -251,6 +251,6 @@ def _value(name: str, value: Any) -> Any:
 
 
 def _bad(number: int, what: str, text: str = "") -> Row:
-    """A row of which nothing can be made; ``text`` is shown in place of its prompt."""
+    """A row that cannot be used; ``text`` is shown instead of its prompt."""
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace") if is_damaged(text) else text
     return Row(number, text[:200], id=str(number), error=f"the line {what}")

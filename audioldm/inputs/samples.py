@@ -17,7 +17,7 @@ from translator.files import SCHEME, is_data_uri, printable, unwrapped
 
 from ..errors import InputError
 from .decoding import DAMAGED, SLACK, UNKNOWN, Decoded, by_av, by_sndfile
-from .vector import to_numpy
+from .vector import content_of, to_numpy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,7 +47,7 @@ class Samples:
 def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Samples:
     """Read a sound: a file's name, an open file or its bytes, an array at 16 kHz, or (rate, array).
 
-    ``seconds`` cuts what is longer; ``on_note`` receives each remark for the user. Raises InputError.
+    ``seconds`` cuts a longer sound; ``on_note`` receives each remark for the user. Raises InputError.
     """
     import numpy as np
 
@@ -56,8 +56,9 @@ def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = lo
     elif isinstance(source, bytes | bytearray | memoryview):
         found = _decoded(lambda: io.BytesIO(source), "the sound", seconds, on_note)
     elif hasattr(source, "read"):
-        data = _read(source)
-        found = _decoded(lambda: io.BytesIO(data), str(getattr(source, "name", "the open file")), seconds, on_note)
+        name = str(getattr(source, "name", "the open file"))
+        data = content_of(source, printable(name))
+        found = _decoded(lambda: io.BytesIO(data), name, seconds, on_note)
     else:
         found = _from_array(source, seconds)
     if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
@@ -98,17 +99,6 @@ def _from_file(name: str, seconds: float | None, on_note: OnNote) -> Samples:
         return _decoded(lambda: open(path, "rb"), name, seconds, on_note)
     except OSError as error:
         raise InputError(f"{printable(name)} cannot be read: {error.strerror}") from None
-
-
-def _read(file: Any) -> bytes:
-    name = printable(str(getattr(file, "name", "the open file")))
-    try:
-        data = file.read()
-    except (OSError, ValueError):
-        raise InputError(f'{name} cannot be read; open it with mode "rb"') from None
-    if not isinstance(data, bytes):
-        raise InputError(f'{name} is open as text; open it with mode "rb"')
-    return data
 
 
 def _decoded(open_it: Callable[[], BinaryIO], name: str, seconds: float | None, on_note: OnNote) -> Samples:

@@ -1,4 +1,4 @@
-"""The user's sound as 16 kHz mono, to be heard as a prompt or to be the beginning of an edit."""
+"""The user's sound as 16 kHz mono: a prompt, or the beginning of an edit."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from ..options import MAX_DURATION
 from .samples import OnNote, read_samples
 
 SHORTEST = 0.5  # seconds; a shorter sound is followed by silence
-SILENCE = 1e-4  # of full scale, -80 dB: what does not differ by more is not heard
-SHORT = 0.02  # seconds; of less, hardly anything is heard
-CANCELLED = 0.1  # of the loudest channel's level: a mix that is softer has lost what was in it
+SILENCE = 1e-4  # of full scale, -80 dB: smaller differences are silence
+SHORT = 0.02  # seconds; a shorter sound is hardly audible
+CANCELLED = 0.1  # of the loudest channel's level: a softer mix has lost its content
 
 log = logging.getLogger("audioldm")
 
 
 @dataclass(frozen=True)
-class Heard:
-    """A sound: ``wave`` float32 (N,) at 16 kHz, what it was multiplied by to fit full scale, and its name."""
+class Recording:
+    """A sound: ``wave`` float32 (N,) at 16 kHz, the factor that made it fit full scale, and its name."""
 
     wave: np.ndarray
     gain: float
@@ -38,7 +38,7 @@ class Original:
 
     path: str
     wave: np.ndarray
-    gain: float = 1.0  # what the file's samples were multiplied by, for they went beyond full scale
+    gain: float = 1.0  # factor on the file's samples, if they were beyond full scale
 
     @property
     def record(self) -> dict[str, Any]:
@@ -47,7 +47,7 @@ class Original:
 
     @property
     def duration(self) -> float:
-        """Seconds, within what can be generated."""
+        """Seconds, within the range that can be generated."""
         from ..audio import SAMPLE_RATE
 
         return max(SHORTEST, len(self.wave) / SAMPLE_RATE)
@@ -60,14 +60,14 @@ class Original:
 
 def read_wave(source: Any, seconds: float | None = None) -> np.ndarray:
     """A sound, as ``samples.read_samples`` takes it -> float32 (N,) in [-1, 1], 16 kHz mono. Raises InputError."""
-    return hear(source, seconds).wave
+    return read_mono(source, seconds).wave
 
 
-def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Heard:
+def read_mono(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Recording:
     """Read a sound as 16 kHz mono: channels averaged; as a whole made softer if it goes beyond full scale.
 
-    ``seconds`` cuts what is longer. ``on_note`` receives each remark for the user, among them that next to nothing is
-    heard in the sound. Raises InputError if it is missing, empty or no sound.
+    ``seconds`` cuts a longer sound. ``on_note`` receives each remark for the user, among them that the sound is
+    nearly silent. Raises InputError if it is missing, empty or no sound.
     """
     from ..audio import SAMPLE_RATE, resample
 
@@ -85,10 +85,10 @@ def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warnin
     if not len(wave):  # in the file, or after resampling a few samples of a high rate
         raise InputError(f"{name} contains no sound: it is empty")
     if len(wave) < SHORT * SAMPLE_RATE:
-        on_note(f"{name} is only {len(mono) / samples.rate:.2g} seconds long; hardly anything is heard in it")
+        on_note(f"{name} is only {len(mono) / samples.rate:.2g} seconds long, too short to hear much")
     elif np.ptp(mono) < SILENCE:
         on_note(f"{name} is silent")
-    return Heard(wave, gain, samples.name)
+    return Recording(wave, gain, samples.name)
 
 
 def _mixed(values: np.ndarray, name: str, on_note: OnNote) -> np.ndarray:
@@ -106,9 +106,9 @@ def _mixed(values: np.ndarray, name: str, on_note: OnNote) -> np.ndarray:
 def read_original(
     source: Any, mode: str, duration: float | None = None, on_note: OnNote = log.warning
 ) -> Original:
-    """Read the sound to edit, whatever ``hear`` takes.
+    """Read the sound to edit, given as for ``read_mono``.
 
-    ``duration``: what the user asked for, in seconds; None: all of it, which must not be more than 600 s.
+    ``duration``: requested seconds; None: the whole sound, at most 600 s.
     Raises InputError.
     """
     if source is None or isinstance(source, str) and not source.strip():
@@ -116,9 +116,9 @@ def read_original(
     from ..audio import SAMPLE_RATE
 
     notes: list[str] = []
-    heard = hear(source, MAX_DURATION + 1, notes.append)
-    if duration is None and len(heard.wave) > MAX_DURATION * SAMPLE_RATE:
-        raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
+    recording = read_mono(source, MAX_DURATION + 1, notes.append)
+    if duration is None and len(recording.wave) > MAX_DURATION * SAMPLE_RATE:
+        raise InputError(f"{printable(recording.name)} is longer than {MAX_DURATION:g} s; use a part of it with -dur")
     for note in notes:
         on_note(note)
-    return Original(heard.name, heard.wave, heard.gain)
+    return Original(recording.name, recording.wave, recording.gain)

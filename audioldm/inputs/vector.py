@@ -41,6 +41,23 @@ def read_vector(path: str | Path) -> np.ndarray:
     return as_vector(vector, str(path))
 
 
+def content_of(file: Any, name: str) -> bytes:
+    """The rest of an open file; `name` stands for it in messages. Raises InputError."""
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise InputError(f'{name} cannot be read; open it with mode "rb"') from error
+    if not isinstance(data, bytes):
+        raise InputError(f'{name} is open as text; open it with mode "rb"')
+    try:
+        at_end = not data and file.tell() > 0
+    except Exception:  # it cannot tell
+        at_end = False
+    if at_end:
+        raise InputError(f"{name} has been read to its end; seek(0) goes back to its beginning")
+    return data
+
+
 def to_numpy(array: Any, what: str) -> np.ndarray:
     """What is like an array, a tensor of torch on any device among them, as one of NumPy.
 

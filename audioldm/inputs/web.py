@@ -59,13 +59,13 @@ LIMITS = Limits()
 
 
 class DownloadError(InputError):
-    """Why there is no download: a sentence, and for whoever makes many of them, a word.
+    """Why a download failed: a sentence, and a word for tables of many downloads.
 
     ``kind``: bad_url, unreachable, forbidden_address, tls, timeout, incomplete, damaged, too_large, redirects, or
-    http_ and the status code; ``retry_after``: what the server said in a header of that name.
+    http_ and the status code; ``retry_after``: the pause in seconds that the server asks for, if it does.
     """
 
-    def __init__(self, message: str, kind: str, retry_after: str | None = None) -> None:
+    def __init__(self, message: str, kind: str, retry_after: float | None = None) -> None:
         super().__init__(message)
         self.kind, self.retry_after = kind, retry_after
 
@@ -113,6 +113,14 @@ def download(
     raise DownloadError(f"{label(url)} is behind more than {limits.max_redirects} redirects", "redirects")
 
 
+def read_retry_after(headers: Mapping[str, str]) -> float | None:
+    """The pause in seconds that a Retry-After header asks for; None if there is none or it makes no sense."""
+    value = headers.get("Retry-After")
+    with contextlib.suppress(urllib3.exceptions.InvalidHeader, ValueError, OverflowError):
+        return None if value is None else float(urllib3.Retry().parse_retry_after(value))
+    return None
+
+
 def too_many_bytes(name: str, limits: Limits) -> DownloadError:
     return DownloadError(f"{name} is larger than {limits.max_bytes / 1e6:g} MB", "too_large")
 
@@ -138,7 +146,7 @@ def _body(response: requests.Response, name: str, limits: Limits) -> bytes:
         # The phrase is ours: the server's own may hold anything.
         answer = f"{response.status_code} {http.client.responses.get(response.status_code, '')}".strip()
         message = f"{name} cannot be downloaded: the server answered {answer}"
-        raise DownloadError(message, f"http_{response.status_code}", response.headers.get("Retry-After"))
+        raise DownloadError(message, f"http_{response.status_code}", read_retry_after(response.headers))
     announced = response.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced[:20]) > limits.max_bytes:
         raise too_many_bytes(name, limits)
@@ -186,7 +194,7 @@ class _Guard:
         self._timer.cancel()
 
     def _expire(self) -> None:
-        """Wake whoever reads the socket: read timeouts alone would let a server send one byte at a time."""
+        """Wake the thread that reads the socket: read timeouts alone would let a server send one byte at a time."""
         self._expired = True
         if self._socket:
             with contextlib.suppress(OSError):
@@ -249,7 +257,7 @@ class _Guard:
             yield
         except (requests.RequestException, urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             failure = error
-        # Asked first: what is cut off can look like much else, such as a redirect without a target.
+        # First, because a cut-off answer can look like other faults, such as a redirect without a target.
         if self._expired:
             raise DownloadError(f"{name} took longer than {self._limits.total_s:g} seconds", "timeout") from failure
         if isinstance(failure, InputError):

@@ -8,7 +8,7 @@ HiFi-GAN most of its time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -21,11 +21,13 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
+from ..checkpoints.layout import ModelFolder, reporting
 from ..errors import InputError
 
+Config = Mapping[str, Any]
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
-WINDOW = 256  # latent frames, for a UNet that does not say what it was trained on: AudioLDM's 10.24 s
-VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: what a model makes in one piece is vocoded in one piece
+WINDOW = 256  # latent frames, for a UNet whose config does not name its training length: AudioLDM's 10.24 s
+VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: so most models' sounds are vocoded in one piece
 VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 25
 MAX_MAGNITUDE = 1e2  # of one STFT bin; the head is exponential, and one wild value would drown the wave
 
@@ -42,6 +44,19 @@ class Sizes:
     hop_length: int  # samples for each mel frame
 
 
+def read_sizes(unet: Config, vae: Config, vocoder: Config, folder: ModelFolder) -> Sizes:
+    """From the configs of the parts in ``folder``. Raises InputError, naming the file."""
+    with reporting(folder.part("unet") / "config.json"):
+        frames = unet.get("sample_size")  # (frames, bands), or a number that does not say which
+        channels, halvings = int(unet["in_channels"]), len(unet["block_out_channels"]) - 1
+    with reporting(folder.part("vae") / "config.json"):
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    with reporting(folder.part("vocoder") / "config.json"):
+        hop = int(vocoder["hop_length"]) if "hop_length" in vocoder else math.prod(vocoder["upsample_rates"])
+        bands = int(vocoder["model_in_dim"])
+    return Sizes(channels, int(frames[0]) if isinstance(frames, list) else None, 2**halvings, factor, bands, hop)
+
+
 class Codec(Protocol):
     """What these functions need of a model; LatentDiffusion has it."""
 
@@ -56,7 +71,7 @@ class Codec(Protocol):
 
 
 def latent_shape(model: Codec, duration: float) -> tuple[int, int, int, int]:
-    """(1, C, T, F) of the latents for ``duration`` seconds: enough mel frames, and what the UNet can halve."""
+    """(1, C, T, F) of the latents for ``duration`` seconds: rounded up to a length that the UNet can halve."""
     sizes = model.sizes
     frames = math.ceil(round(duration * SAMPLE_RATE) / sizes.hop_length)
     length = math.ceil(frames / sizes.factor / sizes.multiple) * sizes.multiple
@@ -119,7 +134,7 @@ def finish(wave: Tensor, duration: float) -> np.ndarray:
 def finish_kept(wave: Tensor, duration: float) -> tuple[np.ndarray, float]:
     """A wave (N,), a part of which is an original's, as ``finish`` gives it, but as loud as it is if it fits ±1.
 
-    Also returns what all of it was multiplied by: 1, or less. Raises InputError.
+    Also returns the factor on all of it: 1, or less. Raises InputError.
     """
     samples = _cut(wave, duration)
     peak = float(np.abs(samples).max())
@@ -137,8 +152,8 @@ def _cut(wave: Tensor, duration: float) -> np.ndarray:
 def normalise(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:
     """A float32 wave at 16 kHz, cut or followed by silence to (samples,), and as loud as upstream makes it.
 
-    The mean is taken off and the loudest sample scaled to 0.5, of the whole wave and then of what is left of it, which
-    comes to the latter. Silence stays silence. Also returns the gain and the mean: wave = levelled / gain + mean.
+    The mean of the whole wave is subtracted, and the loudest sample of the part is scaled to 0.5, with the same result
+    as upstream's two passes. Silence stays silence. Also returns the gain and the mean: wave = levelled / gain + mean.
     """
     mean = float(wave.mean())
     part = (wave - np.float32(mean))[:samples]
@@ -159,7 +174,7 @@ def splice(kept: Tensor, made: Tensor, frames: Tensor, bands: Tensor) -> Tensor:
     """Waves (N,) put together by time and frequency: of ``kept`` the share frames * bands, the rest of ``made``.
 
     ``frames`` (N // 160,) and ``bands`` (513,) are 0 to 1. Where the share is 1, ``kept`` comes back sample for sample
-    (but for rounding).
+    (up to rounding).
     """
     window = torch.hann_window(N_FFT)
     one, other = (
@@ -189,7 +204,7 @@ def blend(
     that no piece has an edge. The pieces are made one after the other: memory grows with the length only.
 
     Args:
-        piece: makes what is between two places (start, stop) of ``length``: (B, C, (stop - start) * scale, F).
+        piece: makes the part from start to stop of ``length``: (B, C, (stop - start) * scale, F).
         window, overlap: in the units of ``length``; 0 < overlap < window.
     """
     if length <= window:

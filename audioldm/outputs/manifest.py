@@ -19,7 +19,7 @@ FIELDS = ("id", "prompt", "status", "error", "warning", "files", "seed", "model"
 
 
 class Manifest:
-    """The manifest of ``folder``, which is made if need be; locked for other runs until it is left.
+    """The manifest of ``folder``, which is created if necessary; locked for other runs while it is open.
 
     Raises InputError: the folder cannot be written, or another run is writing there.
     """
@@ -42,7 +42,7 @@ class Manifest:
         self._read()
 
     def _read(self) -> None:
-        """Note what is done, and mend a last line that a crash has torn."""
+        """Note which rows are done, and repair a last line that a crash cut off."""
         self._file.seek(0)
         size, line, known = 0, b"", False  # bytes, up to the last line
         for following in self._file:
@@ -56,7 +56,7 @@ class Manifest:
                 self._file.truncate(size)
 
     def _note(self, line: bytes) -> bool:
-        """Whether ``line`` is one of ours; what it says is done is noted."""
+        """Whether ``line`` is an entry of ours; if it says that a row is done, that is remembered."""
         try:
             entry = json.loads(line)
             key, files, status = entry["key"], entry["files"], entry["status"]
@@ -87,10 +87,10 @@ class Manifest:
     def __exit__(self, *_: object) -> None:
         empty = os.fstat(self._file.fileno()).st_size == 0
         self._file.close()
-        if empty:  # nothing came of the run: leave the disk as it was
+        if empty:  # the run made nothing: leave the disk as it was
             self.path.unlink(missing_ok=True)
         with suppress(OSError):  # Windows deletes no open file
-            (self.folder / LOCK).unlink(missing_ok=True)  # still locked: whoever waits for it sees that it is gone
+            (self.folder / LOCK).unlink(missing_ok=True)  # still locked: a waiting process sees that it is gone
         self._resources.close()
         if empty:
             remove_empty(self._made)

@@ -16,9 +16,8 @@ def work(argv: Sequence[str] | None, module: str = MODULE, towers: tuple[str, ..
     """Run the command; returns the exit code. Raises InputError."""
     who = " and ".join(tower.upper() for tower in towers)
     p = command.parser(module, f"Embed AudioCaps' captions with {who}.", "--limit 1000")
-    p.add_argument(
-        "--csv", nargs="+", metavar="FILE", help="train.csv, val.csv, test.csv, or their folder [downloaded, 4 MB]"
-    )
+    files = "train.csv, val.csv, test.csv, or their folder [the captions that come with this package]"
+    p.add_argument("--csv", nargs="+", metavar="FILE", help=files)
     p.add_argument("--splits", nargs="+", metavar="NAME", help="splits to embed: train, val, test [all]")
     command.add_run(p, "build/embeddings/audiocaps")
     args = p.parse_args(argv)

@@ -155,7 +155,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
                         content = tar.extractfile(member) if member.size <= most else None
                         members[ending] = content.read() if content else None
         except (tarfile.TarError, EOFError, zlib.error, RecursionError) as error:  # RecursionError: nested headers
-            members.pop(ending, None)  # it may be what is cut
+            members.pop(ending, None)  # it may be cut off
             if members:
                 yield key.lstrip("./"), members
             raise InputError(f"cannot read {path}: {error}") from error
@@ -166,7 +166,7 @@ def _samples(path: Path) -> Iterator[tuple[str, dict[str, bytes | None]]]:
 
 
 def _sample(row: Row, members: dict[str, bytes | None]) -> Row:
-    """Fill ``row`` from ``members``. Raises InputError with the end of a sentence on what is wrong with them."""
+    """Fill ``row`` from ``members``. Raises InputError with the end of a sentence about their fault."""
     ending = next((ending for ending in PICTURES if ending in members), None)
     if ending is None:
         others = ", ".join(f".{name}" for name in members)

@@ -27,7 +27,7 @@ class Answer:
 
 
 class Cache:
-    """A folder of answers. It and its files may be deleted at any time; what is missing is downloaded again.
+    """A folder of answers. It and its files may be deleted at any time; missing ones are downloaded again.
 
     A file holds a line of JSON, then the picture's bytes. Its name is a hash of the URL.
     """

@@ -1,7 +1,8 @@
 """Rows → vectors: captions and pictures in batches, through the towers of the model in use.
 
 ``audioldm`` encodes prompts one by one, so that their vectors are bit-identical in any batch. Here a batch is one pass,
-which is many times as fast; a vector depends on its batch by at most 1e-5.
+which is many times as fast; a vector depends on its batch by at most 1e-5. Texts are encoded in 16 bits where that
+leaves the cosine of a vector to the one in float32 at 0.9999 or more (``audioldm.clap.bulk``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..readers.rows import OK, Row
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from audioldm.clap.bulk import FastText
     from audioldm.latent_diffusion.model import LatentDiffusion
 
 Kind = Literal["text", "image"]  # CLIP's input: the caption or the picture
@@ -43,7 +45,7 @@ class Embedded:
 
 
 class Embedder:
-    """The towers that make pairs, in float32, each loaded at first use.
+    """The towers that make pairs, each loaded at first use.
 
     Args:
         model: a name or folder, as for ``--model_name`` of audioldm.
@@ -73,6 +75,19 @@ class Embedder:
         found = {name: version(name) for name in libraries}
         return {"audioldm": __version__, "model": self.model.folder.name, **found}
 
+    @cached_property
+    def _clip_text(self) -> FastText:
+        return self._fast(self.model.clip.encode_text_batch)
+
+    @cached_property
+    def _clap_text(self) -> FastText:
+        return self._fast(self.model.clap.encode_text_batch)
+
+    def _fast(self, encode: Callable[[Sequence[str]], Tensor]) -> FastText:
+        from audioldm.clap.bulk import FastText
+
+        return FastText(encode, self.model.device)
+
     def prepare(self, row: Row) -> Prepared:
         """Decode a row's picture to CLIP's input, and drop its bytes; may be called from any thread.
 
@@ -96,7 +111,7 @@ class Embedder:
     def __call__(
         self, prepared: Sequence[Prepared], on_rows: Callable[[int], object] = lambda rows: None
     ) -> Embedded:
-        """Embed what ``prepare`` returned, except failed rows; ``on_rows`` is called with numbers of done rows."""
+        """Embed the rows from ``prepare``, except failed ones; ``on_rows`` is called with numbers of done rows."""
         self._pin_precision()
         rows = [row for row, _ in prepared]
         vectors = {tower: np.full((len(rows), self.model.dimension), np.nan, np.float32) for tower in self.towers}
@@ -110,7 +125,7 @@ class Embedder:
             captioned = [i for i in chosen if rows[i].caption]
             if CLAP in vectors and captioned:
                 captions = [rows[i].caption for i in captioned]
-                vectors[CLAP][captioned] = self.model.clap.encode_text_batch(captions).cpu().numpy()
+                vectors[CLAP][captioned] = self._clap_text(captions).cpu().numpy()
             for i in chosen:
                 rows[i] = _checked(rows[i], [vectors[t][i] for t in vectors if t == CLIP or rows[i].caption])
             on_rows(len(chosen))
@@ -118,7 +133,7 @@ class Embedder:
 
     def _clip(self, prepared: Sequence[Prepared]) -> Tensor:
         if self.kind == "text":
-            return self.model.clip.encode_text_batch([row.caption for row, _ in prepared])
+            return self._clip_text([row.caption for row, _ in prepared])
         return self.model.clip.encode_pixels_batch([pixels for _, pixels in prepared if pixels is not None])
 
     @staticmethod

@@ -11,7 +11,6 @@ How failures are treated:
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
 import threading
@@ -22,9 +21,6 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
-
-from urllib3.exceptions import InvalidHeader
-from urllib3.util.retry import Retry
 
 from audioldm import __version__
 from audioldm.errors import InputError
@@ -118,7 +114,7 @@ class WebFetcher:
         return [_answered(row, answers[url]) if (url := _missing_url(row)) is not None else row for row in rows]
 
     def _lane(self, host: str, urls: deque[str], answers: dict[str, Answer], stop: threading.Event) -> None:
-        """Download what is left of ``urls``, all of one host, one after the other."""
+        """Download the rest of ``urls``, all of one host, one after the other."""
         with self._lock:
             place = self._hosts.setdefault(host, _Host(self.settings.per_host))
         while not stop.is_set():
@@ -191,7 +187,7 @@ class WebFetcher:
         except DownloadError as error:
             if error.kind == NOAI:
                 return _noai(url), None
-            return answer(error.kind, str(error)), _seconds(error.retry_after)
+            return answer(error.kind, str(error)), error.retry_after
         except InputError as error:
             return answer(picture_status(error), str(error)), None
         return answer(content=content), None
@@ -243,13 +239,6 @@ def is_temporary(status: str) -> bool:
 
 def _is_worth_another_try(status: str) -> bool:
     return status in AGAIN or status.startswith("http_5")
-
-
-def _seconds(retry_after: str | None) -> float | None:
-    """The pause that a Retry-After header asks for; None if it makes no sense."""
-    with contextlib.suppress(InvalidHeader, ValueError, OverflowError):
-        return None if retry_after is None else float(Retry().parse_retry_after(retry_after))
-    return None
 
 
 def _sleep(seconds: float, stop: threading.Event) -> None:

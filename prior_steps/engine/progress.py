@@ -5,10 +5,23 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from typing import Protocol
 
 from tqdm import tqdm
 
 EVERY = 10.0  # seconds between two lines if stderr is not a terminal
+
+
+class Display(Protocol):
+    """What shows the progress of a run over rows."""
+
+    def __enter__(self) -> Display: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, rows: int) -> None:
+        """Count ``rows`` more as done."""
+        ...
 
 
 class Progress:
@@ -54,6 +67,86 @@ class Progress:
         if self._total is not None and rate and self._total > self._rows:
             left = f", {tqdm.format_interval((self._total - self._rows) / rate)} left"
         print(f"{self._name}: {self._rows:,}{of} rows, {rate:,.1f} rows/s{left}", file=sys.stderr, flush=True)
+
+
+class Stages:
+    """Several steps, one after the other, in one display: a bar on a terminal, otherwise a line every few seconds.
+
+    Args:
+        name: of the command.
+        seconds: about how long each step takes, by its name, in order.
+    """
+
+    def __init__(self, name: str, seconds: Mapping[str, float]) -> None:
+        self._name, self._seconds = name, dict(seconds)
+        self._step, self._share, self._passed = "", 0.0, 0.0
+        self._began = self._reported = time.monotonic()
+        self._bar: tqdm | None = None
+        if sys.stderr.isatty():
+            form = "{desc} {percentage:3.0f} %|{bar}| {postfix}"
+            self._bar = tqdm(total=1.0, desc=name, bar_format=form, file=sys.stderr, leave=False, dynamic_ncols=True)
+
+    def __enter__(self) -> Stages:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, step: str) -> None:
+        """The step before is over; ``step`` begins."""
+        self._passed += self._seconds.get(self._step, 0.0)
+        self._step, self._share = step, 0.0
+        self._show(now=True)
+
+    def done(self, share: float) -> None:
+        """So much of the step is done, 0 to 1."""
+        self._share = min(1.0, max(share, self._share))
+        self._show()
+
+    def rows(self, name: str, total: int | None, done: int) -> _Rows:
+        """A display of rows, as ``run`` wants it, for this step."""
+        return _Rows(self, total, done)
+
+    def say(self, line: str) -> None:
+        """Print a line clear of the bar."""
+        tqdm.write(line, file=sys.stderr)
+
+    def _show(self, now: bool = False) -> None:
+        total = max(sum(self._seconds.values()), 1e-3)
+        passed = self._passed + self._share * self._seconds.get(self._step, 0.0)
+        spent = time.monotonic() - self._began
+        pace = spent / passed if passed > 0.02 * total else 1.0  # of the clock to the estimate
+        text = f"{self._step}, about {duration((total - passed) * pace)} left"
+        if self._bar is not None:
+            self._bar.n = passed / total
+            self._bar.set_postfix_str(text)
+        elif now or time.monotonic() - self._reported >= EVERY:
+            self._reported = time.monotonic()
+            print(f"{self._name}: {passed / total:.0%}, {text}", file=sys.stderr, flush=True)
+
+
+class _Rows:
+    """The rows of a step of ``Stages``."""
+
+    def __init__(self, stages: Stages, total: int | None, done: int) -> None:
+        self._stages, self._total, self._rows = stages, total, done
+
+    def __enter__(self) -> _Rows:
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def add(self, rows: int) -> None:
+        self._rows += rows
+        self._stages.done(self._rows / self._total if self._total else 0.0)
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words: "40 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{max(1, round(seconds))} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def table(statuses: Mapping[str, int]) -> str:

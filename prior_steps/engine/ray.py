@@ -21,15 +21,15 @@ from typing import Any
 from audioldm.errors import InputError
 from translator.programs import pip_install
 
-from .progress import Progress
+from .progress import Display
 from .worker import Job, Worker, starts_of
 from .write import Folder
 
 CORES = 2.0  # for each worker's model, if there are enough
 
 
-def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None, workers: int | None) -> None:
-    """Do what is left of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
+def run_on_ray(job: Job, folder: Folder, progress: Display, address: str | None, workers: int | None) -> None:
+    """Do the rest of ``job`` on the cluster at ``address``, or on this machine; see ``run``."""
     with _cluster(address) as ray:
         cores, gpus = (ray.cluster_resources().get(kind, 0.0) for kind in ("CPU", "GPU"))
         count = workers or max(1, int(gpus if gpus and job.device != "cpu" else cores / CORES))
@@ -59,7 +59,7 @@ def run_on_ray(job: Job, folder: Folder, progress: Progress, address: str | None
 
 
 def _read(_: Any, job: Job, done: frozenset[int]) -> Iterator[dict[str, list[Any]]]:
-    """Read shards, one per batch, each with what is known then of where the reader's files start."""
+    """Read shards, one per batch, each with the files' first rows that are known by then."""
     for _, shard in groupby(job.slices(done), itemgetter(0)):
         slices = pickle.dumps(list(shard))
         yield {"slices": [slices], "starts": [json.dumps(starts_of(job.reader))]}

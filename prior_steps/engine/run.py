@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from ..readers.rows import LEFT_OUT, OK
 from .fetch import is_temporary
-from .progress import Progress, table
+from .progress import Display, Progress, table
 from .ray import run_on_ray
 from .worker import Job, Worker, starts_of
 from .write import Folder
@@ -20,9 +21,15 @@ ENGINES = ("local", "ray")
 
 
 def run(
-    job: Job, out: str | Path, *, engine: str = "local", address: str | None = None, workers: int | None = None
+    job: Job,
+    out: str | Path,
+    *,
+    engine: str = "local",
+    address: str | None = None,
+    workers: int | None = None,
+    show: Callable[[str, int | None, int], Display] = Progress,
 ) -> Folder:
-    """Do what is left of ``job`` in the folder ``out``; returns the folder, unlocked.
+    """Do the rest of ``job`` in the folder ``out``; returns the folder, unlocked.
 
     Args:
         job: what to embed.
@@ -30,6 +37,7 @@ def run(
         engine: "local": in this process; "ray": on Ray.
         address: of the Ray cluster; None: this machine.
         workers: number of Ray workers; None: as many as fit.
+        show: makes the display of the progress, of the source's name, the number of rows and how many are done.
 
     Raises InputError: see Folder and Embedder; a file cannot be read; there is no network.
     """
@@ -39,17 +47,24 @@ def run(
         if folder.finished:
             print(f"{folder.path} is already finished", file=sys.stderr)
         else:
-            _resume(worker, folder, engine, address, workers)
+            _resume(worker, folder, show, engine, address, workers)
     if left := sum(rows for status, rows in folder.statuses.items() if is_temporary(status)):
         print(f"{left:,} pictures failed temporarily; rerun with --retry", file=sys.stderr)
     return folder
 
 
-def _resume(worker: Worker, folder: Folder, engine: str, address: str | None, workers: int | None) -> None:
+def _resume(
+    worker: Worker,
+    folder: Folder,
+    show: Callable[[str, int | None, int], Display],
+    engine: str,
+    address: str | None,
+    workers: int | None,
+) -> None:
     job, before = worker.job, folder.statuses.total()
     if before:
         print(f"resuming {folder.path}: {len(folder.done)} shards, {before:,} rows are done", file=sys.stderr)
-    with Progress(job.reader.name, job.total, before) as progress:
+    with show(job.reader.name, job.total, before) as progress:
         if engine == "ray":
             run_on_ray(job, folder, progress, address, workers)
         else:
@@ -57,7 +72,7 @@ def _resume(worker: Worker, folder: Folder, engine: str, address: str | None, wo
     folder.finish()
 
 
-def run_here(worker: Worker, folder: Folder, progress: Progress) -> None:
+def run_here(worker: Worker, folder: Folder, progress: Display) -> None:
     """Make the remaining shards in this process."""
     began = time.monotonic()
     for k, embedded in worker.embed(worker.job.slices(folder.done), progress.add):

@@ -1,6 +1,6 @@
 """The folder of a run: its shards and ``manifest.json``, each written whole or not at all.
 
-Shard k has the rows from k × shard_rows on, so the existing shards tell what is left to do.
+Shard k has the rows from k × shard_rows on, so the existing shards tell which are missing.
 """
 
 from __future__ import annotations
@@ -89,11 +89,11 @@ class Folder:
         for name, value in settings.items() if before else ():
             was = before["settings"].get(name) if before else None
             was = current(was) if name.endswith("_space") and isinstance(was, str) else was
-            if name in ("files", "reading"):  # they are what "input" is made of
+            if name in ("files", "reading"):  # "input" is computed from them
                 continue
             if name == "input" and was != value and before and self._redo(before, settings, counts):
                 continue
-            # embedding_clap completed what embedding_clip made
+            # embedding_clap completed shards of embedding_clip
             more = name == "towers" and self.finished and isinstance(value, list) and set(value) < set(was or ())
             if was != value and not more:
                 raise InputError(
@@ -246,7 +246,7 @@ def write_shard(path: Path, embedded: Embedded, schema: pa.Schema, kind: str) ->
 
 
 def read_shard(path: Path) -> Embedded:
-    """Read what write_shard wrote. Raises InputError if the file is damaged."""
+    """Read a shard of write_shard. Raises InputError if the file is damaged."""
     import numpy as np
 
     table = _read(path, None)

@@ -104,7 +104,7 @@ class Wit(FileReader):
                     yield picture.failed(MALFORMED, f"{picture.id} {error}")
 
     def _pairs(self, picture: Row, record: dict[str, Any]) -> list[Row]:
-        """A row for each caption of a record. Raises InputError with the end of a sentence on what is wrong with it."""
+        """A row for each caption of a record. Raises InputError with the end of a sentence about its fault."""
         content = _content(record)
         picture = replace(picture, url=_text(record.get("image_url"), "image_url") or None)
         if content is None:
@@ -135,7 +135,7 @@ class _Parquet:
             raise InputError(f"reading {self._path} requires pyarrow: {pip_install('pyarrow')}") from error
         try:
             self._file = pyarrow.parquet.ParquetFile(self._path)
-        except (OSError, ValueError) as error:  # what Arrow raises is one of these
+        except (OSError, ValueError) as error:  # Arrow raises one of these
             raise InputError(f"cannot read {self._path}: {_first_line(error)}") from error
         try:
             self._columns = self._needed()

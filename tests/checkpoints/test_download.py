@@ -22,6 +22,7 @@ from audioldm.checkpoints import download as module
 from audioldm.checkpoints import transfer
 from audioldm.checkpoints.download import download
 from audioldm.errors import InputError
+from audioldm.inputs.web import read_retry_after
 
 
 @pytest.fixture
@@ -149,7 +150,8 @@ def test_retry_after_is_heeded_within_limits(source: Source, path: Path, monkeyp
     with pytest.raises(InputError, match="429 Too Many Requests"):
         download(source.url, path.with_name("b.ckpt"))
     assert len(waits) == 2
-    soon = transfer._retry_after(time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30)))
+    date = time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime(time.time() + 30))
+    soon = read_retry_after({"Retry-After": date})
     assert soon is not None and 25 < soon <= 30
 
 
@@ -243,7 +245,7 @@ def test_a_damaged_file_is_found_and_replaced(source: Source, path: Path, known:
     damage(path)
     download(source.url, path, **known)
     assert path.read_bytes() == BODY and files(path) == ["", ".corrupt", ".sha256", ".verified.json"]
-    assert sum("model.ckpt.corrupt and is downloaded anew" in message for message in caplog.messages) == 1
+    assert sum("model.ckpt.corrupt and is downloaded again" in message for message in caplog.messages) == 1
 
 
 def test_a_shortened_file_is_found_and_replaced(source: Source, path: Path) -> None:

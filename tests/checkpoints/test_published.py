@@ -74,7 +74,7 @@ def test_half_a_checkpoint_that_upstream_left_is_found_and_repaired(published: P
     published.write_bytes(spoil(archive()))
     assert "to be checked" in state("audioldm-s-full")
     assert checkpoint("audioldm-s-full").read_bytes() == archive()
-    assert "downloaded anew" in caplog.text and published.with_name(f"{published.name}.corrupt").is_file()
+    assert "downloaded again" in caplog.text and published.with_name(f"{published.name}.corrupt").is_file()
 
 
 @pytest.mark.parametrize("zipped", [True, False])

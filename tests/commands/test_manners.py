@@ -351,7 +351,8 @@ def test_a_full_stdout_is_told_in_a_sentence(tiny_folder: Path) -> None:
 def test_a_folder_that_is_gone(here: Path) -> None:
     (here / "gone").mkdir()
     text = f'cd gone && rmdir ../gone && "{sys.executable}" -m audioldm -t rain'
-    done = subprocess.run(text, shell=True, capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(text, shell=True, capture_output=True, env=environment, timeout=300)
     assert done.returncode == 2 and b"audioldm: error: the current folder does not exist any more" in done.stderr
 
 

@@ -16,7 +16,7 @@ from pictures import CORNERS, decode, encode, png_chunk, refused
 from PIL import Image, ImageFile
 
 from audioldm.errors import InputError
-from audioldm.inputs import images
+from audioldm.inputs import images, pixels
 from audioldm.inputs.images import decode_image, load_image
 from audioldm.inputs.web import LIMITS, Limits
 
@@ -258,7 +258,7 @@ def test_data_uris_too_large():
 
 def test_data_uris_too_large_are_not_even_decoded(monkeypatch):
     limits = Limits(max_bytes=3000)
-    monkeypatch.setattr(images.base64, "b64decode", None)
+    monkeypatch.setattr(pixels.base64, "b64decode", None)
     refused("data:;base64," + "A" * 4004, "larger than 0.003 MB", limits=limits)
-    monkeypatch.setattr(images, "unquote_to_bytes", None)
+    monkeypatch.setattr(pixels, "unquote_to_bytes", None)
     refused("data:," + "x" * 9001, "larger than 0.003 MB", limits=limits)

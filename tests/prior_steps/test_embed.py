@@ -12,11 +12,14 @@ from pictures import JPEG, encode
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from audioldm.clap import bulk
 from audioldm.errors import InputError
+from audioldm.registry import models_dir
 from prior_steps.engine import embed
 from prior_steps.engine.embed import Embedder
 from prior_steps.readers.rows import OK, Row
 
+ROW_WORDS = models_dir() / "translators" / "captions.txt"
 CAPTIONS = ["rain", "a dog barking", "waves at the sea " * 20, "", "someone plays the church organ, and a dog barks"]
 
 
@@ -31,7 +34,8 @@ def rows_of(*contents: bytes | None) -> list[Row]:
     return [Row(str(i), "wit", CAPTIONS[i % 5], content=content) for i, content in enumerate(contents)]
 
 
-def test_captions_are_the_same_in_any_batch(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_captions_are_the_same_in_any_batch_of_float32(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "fast_dtype", lambda device: torch.float32)
     embedder = Embedder(model, "cpu")
     rows = [Row(str(i), "audiocaps", f"{text} {i}") for i, text in enumerate(CAPTIONS * 3)]
     clip = embedder.model.clip.encode_text([row.caption for row in rows]).numpy()
@@ -43,6 +47,30 @@ def test_captions_are_the_same_in_any_batch(model: str, monkeypatch: pytest.Monk
         np.testing.assert_allclose(found.clip, clip, rtol=0, atol=1e-5)
         np.testing.assert_allclose(found.clap, clap, rtol=0, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(found.clap, axis=1), 1, atol=1e-5)
+
+
+def test_captions_in_16_bits_are_near_those_in_float32(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = ROW_WORDS.read_text(encoding="utf-8").splitlines()[:300]
+    rows = [(Row(str(i), "audiocaps", text), None) for i, text in enumerate(captions)]
+    fast = Embedder(model, "cpu")(rows)
+    monkeypatch.setattr(bulk, "fast_dtype", lambda device: torch.float32)
+    exact = Embedder(model, "cpu")(rows)
+    for one, other in ((fast.clip, exact.clip), (fast.clap, exact.clap)):
+        cosines = (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+        assert cosines.min() >= 0.9999
+    np.testing.assert_allclose(np.linalg.norm(fast.clap, axis=1), 1, atol=1e-5)
+
+
+def test_16_bits_that_change_the_vectors_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "fast_dtype", lambda device: torch.bfloat16)
+    exact = torch.randn(50, 8, generator=torch.Generator().manual_seed(0))
+
+    def encode(texts: list[str]) -> torch.Tensor:
+        good = exact[: len(texts)]
+        return good + 0.1 if torch.is_autocast_enabled("cpu") else good
+
+    tower = bulk.FastText(encode, torch.device("cpu"))
+    assert torch.equal(tower(["x"] * 50), exact) and tower.dtype == torch.float32
 
 
 def test_pictures_are_the_same_in_any_batch(model: str, monkeypatch: pytest.MonkeyPatch) -> None:

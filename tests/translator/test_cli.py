@@ -140,7 +140,8 @@ def test_train_several(command, shards: Path) -> None:
     code, _, err = command("train", *names, "--data", shards, *QUICK, "--captions", 20, "--half")
     assert code == 0 and files(Path("translators")) == before
     assert [f"{name}: already in translators" for name in names[:2]] == [line for line in err if "already" in line]
-    refused(command("train", "wit_cos_256", "--data", shards, *QUICK, "--lr", "0.5"), "already exists, made with other")
+    wit = shards / "wit.parquet"
+    refused(command("train", "wit_cos_256", "--data", wit, *QUICK, "--lr", "0.5"), "already exists, made with other")
     assert files(Path("translators")) == before
 
 

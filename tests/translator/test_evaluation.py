@@ -103,7 +103,7 @@ def test_tables_that_are_none(tmp_path: Path, content: str) -> None:
     ("set.csv", "first.jpg,rain", "first.jpg has been listed before"),
     ("set.csv", '"a.jpg,dog', "line 3 of .* has an unmatched quotation mark"),
     ("set.csv", b"\xff.jpg,dog", "line 3 of .* is not UTF-8 text"),
-    ("set.csv", "a,b.jpg,dog", 'line 3 of .* has more fields than the header; quote what has a "," in it'),
+    ("set.csv", "a,b.jpg,dog", 'line 3 of .* has more fields than the header; quote fields that contain ","'),
     ("set.jsonl", "[1]", "line 3 of .* is not a JSON object"),
     ("set.jsonl", "{", "line 3 of .* is not a JSON object"),
     ("set.jsonl", '{"file": "a.jpg", "label": ["dog"]}', "line 3 of .* has a list or an object where a text belongs"),
@@ -583,7 +583,7 @@ def test_the_starter_on_photographs(tmp_path: Path) -> None:
 def test_a_file_that_is_no_list(tmp_path: Path) -> None:
     for name in ("set.json", "dog1.jpg"):
         make(tmp_path, name)
-        with pytest.raises(InputError, match="is not a list of pictures: its name must end in .csv, .tsv, .jsonl, .txt"):
+        with pytest.raises(InputError, match="is not a list of pictures: its name must end in .csv, .tsv"):
             read_pictures(tmp_path / name)
 
 

@@ -26,7 +26,8 @@ from translator.model import load_translator
 from translator.settings import Settings, parse
 from translator.shards import pairs as data
 from translator.shards.pairs import Pairs
-from translator.training import closed_form, memory, record, train
+from translator.shards.parquet import open_shards
+from translator.training import closed_form, memory, named, record, train
 from translator.training.mix import Mix
 
 SHORT = {"epochs": 4, "batch": 32, "hidden": 24, "patience": 0}
@@ -407,3 +408,37 @@ def test_a_memory_whose_captions_no_header_holds(sources: dict[str, Pairs], tmp_
         memory.make(sources, tmp_path / "out", size=100)
     assert not (tmp_path / "out").exists()
     memory.make(sources, tmp_path / "out", size=10)
+
+
+# By name, from shards
+
+
+def both_collections(folder: Path) -> Path:
+    """Shards of AudioCaps, WIT and Conceptual Captions; the last two share a picture with its caption."""
+    write_shard(folder / "audiocaps.parquet", make_rows(120))
+    write_shard(folder / "wit.parquet", make_rows(100, "w", "image", seed=1), "wit")
+    rows = make_rows(80, "c", "image", seed=2)
+    rows[0] |= {key: make_rows(1, "w", "image", seed=1)[0][key] for key in ("id", "caption")}
+    write_shard(folder / "cc.parquet", rows, "conceptual_captions")
+    return folder
+
+
+def test_conceptual_captions_counts_as_wit(tmp_path: Path) -> None:
+    shards, said = open_shards([both_collections(tmp_path / "shards")]), list[str]()
+    order = named.Order(["wit_cos_8", "audiocaps_wit_mse_8"], {"epochs": 1})
+    named.make_all(order, shards, tmp_path / "out", said.append)
+    found = json.loads((tmp_path / "out" / "wit_cos_8.json").read_text())["data"]
+    assert list(found) == ["wit"] and found["wit"]["collections"] == {"wit": 100, "conceptual_captions": 80}
+    assert found["wit"]["pairs"] + found["wit"]["held_out"] == 180
+    mixed = json.loads((tmp_path / "out" / "audiocaps_wit_mse_8.json").read_text())["data"]
+    assert mixed["wit"] == found["wit"] and "collections" not in mixed["audiocaps"]
+    assert not [line for line in said if "not used" in line]
+
+
+def test_a_shard_that_no_name_uses_is_said(tmp_path: Path) -> None:
+    shards, said, shares = open_shards([both_collections(tmp_path / "shards")]), list[str](), list[float]()
+    order = named.Order(["audiocaps_cos_8"], {"epochs": 2})
+    named.make_all(order, shards, tmp_path / "out", said.append, shares.append)
+    (line,) = [line for line in said if "not used" in line]
+    assert "2 shards of wit" in line and "audiocaps_cos_8" in line
+    assert shares == sorted(shares) and shares[-1] == 1

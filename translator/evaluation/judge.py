@@ -2,7 +2,7 @@
 
 For each picture, the prompts of all classes are ranked in CLAP space by their cosine to the translated picture.
 Controls put the figures into perspective: chance, the same vector for every picture, vectors of other pictures, and
-CLIP alone with the same prompts (zero-shot: an upper bound on what this CLIP recognises).
+CLIP alone with the same prompts (zero-shot: an upper bound for this CLIP).
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ LABELS = ("label", "sound", "class", "category")
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and its class, or what is wrong with its row."""
+    """A picture and its class, or a fault of its row."""
 
     name: str  # in its set
     source: str  # file or URL
@@ -113,7 +113,7 @@ def label_of(name: str) -> str:
 
 
 def is_picture(name: str) -> bool:
-    """Whether the name is that of an image file."""
+    """Whether this is the name of an image file."""
     return not name.startswith(".") and is_image_name(name)
 
 
@@ -158,7 +158,7 @@ def _read_list(path: Path, root: Path) -> Iterable[Picture]:
         yield Picture(name or f"line {number}", source, label, _first(row, ("prompt",)), error)
 
 
-Numbered = tuple[int, "dict[str, str] | str"]  # number of a line, and its columns by name or what is wrong with it
+Numbered = tuple[int, "dict[str, str] | str"]  # number of a line, and its columns by name, or its fault
 
 
 def _lines(path: Path) -> Iterable[Numbered]:

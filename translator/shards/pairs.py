@@ -54,16 +54,17 @@ class Totals(NamedTuple):
 class Pairs:
     """The pairs of one source. Only the use of each row, one byte, is kept in memory."""
 
-    def __init__(self, shards: Sequence[Shard], held_out: float = 0.05) -> None:
+    def __init__(self, shards: Sequence[Shard], held_out: float = 0.05, source: str | None = None) -> None:
         """Read the rows' ids, captions and statuses.
 
         Args:
             shards: all of one source.
             held_out: share of the pairs, 0 to 1.
+            source: its name, which may stand for several collections; None: the name in the first shard.
 
         Raises InputError: an id occurs twice, or the shards are damaged.
         """
-        self.shards, self.source = list(shards), shards[0].source
+        self.shards, self.source = list(shards), source or shards[0].source
         self.dim, self.share = shards[0].dim, held_out
         self._groups = [(shard, number) for shard in shards for number in range(len(shard.groups))]
         self.fingerprint = "0" * 16  # 16 hex digits over ids, captions and vectors, independent of their order
@@ -87,7 +88,7 @@ class Pairs:
                 names, captions = table["id"].to_pylist(), table["caption"].to_pylist()
                 usable = np.array([status == OK for status in table["status"].to_pylist()], bool)
                 hashes = np.array([_hash(str(name)) for name in names], np.uint64)
-                ids.write(hashes[usable].tobytes())
+                ids.write((hashes ^ self._collection(shard))[usable].tobytes())
                 words = [" ".join((caption or "").casefold().split()) for caption in captions]
                 keys = [_hash(text or f"id {name}") for name, text in zip(names, words, strict=True)]
                 total += sum(hashes.tolist()) + 3 * sum(keys) + sum(_total(table[name]) for name in vectors)
@@ -100,6 +101,18 @@ class Pairs:
             self._refuse_duplicates(np.memmap(ids, np.uint64, "r") if ids.tell() else np.zeros(0, np.uint64))
         return marks
 
+    def _collection(self, shard: Shard) -> np.uint64:
+        """What tells the ids of one collection from the same ids of another, which may have the same picture."""
+        return np.uint64(0 if shard.source == self.source else _hash(shard.source))
+
+    @property
+    def collections(self) -> dict[str, int]:
+        """The pairs of each collection."""
+        found: dict[str, int] = {}
+        for (shard, _), marks in zip(self._groups, self._marks, strict=True):
+            found[shard.source] = found.get(shard.source, 0) + int(np.isin(marks, (TRAIN, HELD_OUT)).sum())
+        return found
+
     def _refuse_duplicates(self, hashes: np.ndarray) -> None:
         parts = 1 + len(hashes) // 1_000_000
         for part in range(parts):
@@ -109,7 +122,7 @@ class Pairs:
                 twice = int(values[counts > 1][0])
                 for shard, number in self._groups:
                     for name in _read(shard, number, ["id"])["id"].to_pylist():
-                        if _hash(str(name)) == twice:
+                        if _hash(str(name)) ^ int(self._collection(shard)) == twice:
                             raise InputError(
                                 f'the id "{name}" occurs more than once in the shards of {self.source}; '
                                 "embed overlapping files in one run, which marks duplicates"

@@ -1,1 +1,1 @@
-"""Train translators on pairs of vectors, and record what they were made of."""
+"""Train translators on pairs of vectors, and record their data and settings."""

@@ -1,7 +1,7 @@
 """Linear translators in closed form: one pass over the pairs, then one solution; seconds for any number of rows.
 
 x = norm(norm(c) - μ_C) and y = a - μ_A, with one μ_C for CLIP's texts and one for its images (C3, arXiv 2401.08567;
-arXiv 2602.17584). W is that of ``model.LinearTranslator``.
+arXiv 2602.17584). W is the matrix of ``model.LinearTranslator``.
 """
 
 from __future__ import annotations

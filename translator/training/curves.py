@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def loss_curves(name: str, history: Sequence[dict[str, float]], best_epoch: int) -> bytes:
-    """A PNG of the losses and the held-out cosine by epoch; ``history`` is that of a ``Job``."""
+    """A PNG of the losses and the held-out cosine by epoch; ``history`` comes from a ``Job``."""
     from matplotlib.figure import Figure
 
     epochs = [row["epoch"] for row in history]

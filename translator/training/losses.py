@@ -23,7 +23,7 @@ def cos(ours: Tensor, true: Tensor) -> Tensor:
 def cl(ours: Tensor, true: Tensor, temperature: float = 0.5) -> Tensor:
     """NT-Xent over the 2B normalised vectors z of both (SimCLR, arXiv 2002.05709, equation 1; its τ there is 0.5 too).
 
-    Each z_i is to be nearer to its partner z_j than to all others:
+    Each z_i should be nearer to its partner z_j than to all others:
     mean over i of  -log( exp(z_i·z_j / τ) / Σ_{k ≠ i} exp(z_i·z_k / τ) ).
 
     Works with any batch size; for B = 1 the loss is 0.

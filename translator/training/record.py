@@ -1,4 +1,4 @@
-"""The record of a translator, in its header and in a JSON file beside it: what it was made of, how good it is."""
+"""The record of a translator, in its header and in a JSON file beside it: its data, settings and scores."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
             "unused": pairs.unused,
             "share_held_out": pairs.share,
             "rows": pairs.fingerprint,
+            **({"collections": pairs.collections} if len(pairs.collections) > 1 else {}),
         }
         for name, pairs in sources.items()
     }

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from .. import InputError
 from ..files import write
+from ..model import Translator
 from ..settings import Settings
 from ..shards.pairs import Batch, Pairs
 from . import closed_form, record
@@ -27,7 +28,9 @@ from .job import Job, begin, draw_seed, judge, save_state, state_path, take_step
 from .mix import Mix
 
 Report = Callable[[str], None]
+Share = Callable[[float], object]  # is told the share of the work that is done, 0 to 1
 TURN = 32  # batches that a job takes in one turn
+USUAL_EPOCHS = 15  # before the training stops; 10 to 20 of the starter's
 
 
 def train(
@@ -38,6 +41,7 @@ def train(
     device: str = "cpu",
     half: bool = False,
     report: Report = print,
+    on_share: Share = lambda share: None,
 ) -> list[Path]:
     """Train translators; write <name>.safetensors, .json, .csv and .png for each, and return the first of these.
 
@@ -51,6 +55,7 @@ def train(
         device: "cpu" or "cuda".
         half: whether to save 16-bit numbers.
         report: called with lines for people.
+        on_share: called after each epoch.
 
     Raises InputError: data are missing, or ``out`` has a translator of the same name made with other settings.
     """
@@ -69,8 +74,15 @@ def train(
     if found and not found.images:
         raise InputError("centred translators require pictures in the data, with or without captions, for their mean")
     clip_means = found.clip if found else None
+    done = len(wanted) - len(todo)
     for key, group in groups.items():
-        _train_group(group, mixes[key], clip_means, facts, out, device, half, report)
+
+        def on_epochs(epochs: float, done: int = done) -> None:
+            on_share((done + epochs) / len(wanted))
+
+        _train_group(group, mixes[key], clip_means, facts, out, device, half, report, on_epochs)
+        done += len(group)
+        on_share(done / len(wanted))
     return [out / f"{settings.name}.safetensors" for settings in wanted]
 
 
@@ -83,8 +95,9 @@ def _train_group(
     device: str,
     half: bool,
     report: Report,
+    on_epochs: Share,
 ) -> None:
-    """Train translators that share their batches, epoch by epoch."""
+    """Train translators that share their batches, epoch by epoch; ``on_epochs`` is told how many of them are done."""
     held_out = Batch(*(column.to(device) for column in mix.held_out_pairs()))
     jobs = [begin(settings, held_out, clip_means, facts, out, device) for settings in group]
     constant = closed_form.constant_cosine(mix, held_out)
@@ -105,6 +118,7 @@ def _train_group(
             f"(constant {constant:.4f}), {mix.pairs * len(learning) / seconds:,.0f} pairs/s, "
             f"at most {tqdm.format_interval(ahead * (time.monotonic() - began) / finished)} left"
         )
+        on_epochs(sum(1.0 if job.done else min(0.95, job.epoch / USUAL_EPOCHS) for job in jobs))
         for job in learning:
             if job.done:
                 _finish(job, facts, constant, out, half)
@@ -139,6 +153,33 @@ def _epoch(jobs: list[Job], mix: Mix, number: int, device: str, held_out: Batch)
         job.history.append({**row, "seconds": round(seconds / len(jobs), 2)})
         if job.best_epoch == job.epoch:
             job.best = {name: tensor.detach().clone() for name, tensor in job.network.state_dict().items()}
+
+
+def estimate(wanted: Sequence[Settings], pairs: Mapping[str, int], dim: int = 512) -> float:
+    """About how many seconds the training of ``wanted`` takes here, from a few steps on random numbers.
+
+    ``pairs``: the number of pairs by source.
+    """
+    threads, seconds = torch.get_num_threads(), 0.0
+    speeds: dict[tuple[int, str, int], float] = {}
+    for settings in wanted:
+        kind = settings.hidden, settings.loss, settings.batch
+        speeds[kind] = speeds.get(kind) or _seconds_per_pair(settings, dim)
+        epochs = min(USUAL_EPOCHS, settings.epochs)
+        seconds += epochs * speeds[kind] * sum(pairs[source] for source in settings.sources)
+    return seconds / max(1, min(threads, len(wanted)))
+
+
+def _seconds_per_pair(settings: Settings, dim: int) -> float:
+    network = Translator(settings.hidden, dim)
+    job = Job(settings, network, torch.optim.Adam(network.parameters(), fused=True))
+    clip, clap = torch.randn(2, settings.batch, dim)
+    batch = Batch(clip, clap, torch.zeros(settings.batch, dtype=torch.int64))
+    with _one_thread_each("cpu"):
+        take_steps(job, [batch] * 2)
+        began = time.perf_counter()
+        take_steps(job, [batch] * TURN)
+    return (time.perf_counter() - began) / (TURN * settings.batch)
 
 
 @contextmanager

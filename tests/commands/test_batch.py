@@ -254,7 +254,7 @@ def test_an_unclosed_quotation_mark_costs_one_row(command) -> None:
     Path("table.csv").write_text('prompt,seed\n"rain,1\nwaves,2\nwind,3\n')
     code, out, _ = command("-t", "table.csv")
     assert code == 1 and [(row["prompt"], row["status"]) for row in manifest()] == [
-        ("", "failed"), ("waves", "ok"), ("wind", "ok")]  # fmt: skip
+        ('"rain,1', "failed"), ("waves", "ok"), ("wind", "ok")]  # fmt: skip
 
 
 def test_a_failure_of_any_kind_goes_no_further_than_its_row(command, monkeypatch: pytest.MonkeyPatch) -> None:
