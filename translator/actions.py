@@ -143,7 +143,7 @@ def evaluate(args: argparse.Namespace, host: Host) -> int:
         default=model.default if model.default in translators else None, held_out=held_out, seed=args.seed,
     )  # fmt: skip
     for skipped in found.skipped:
-        _say(printable(f"{skipped.name} is left out: {skipped.why}"))
+        _say(f"{printable(skipped.name, 100)} is left out: {printable(skipped.why, 400)}")
     print(report.markdown(found))
     if args.out:
         report.save(found, args.out)

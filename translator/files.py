@@ -33,7 +33,7 @@ IMAGE = re.compile(
 )
 _LIST = re.compile(r"\.(txt|csv|jsonl)$", re.I)
 _SOUND = re.compile(
-    r"\.(wave?|mp[1-4]|mpe?g|mpga|flac|og[gamv]|opus|spx|aif[fc]|aiff|m4[abprv]|aac|wm[av]|mov|webm|weba|mk[av]|avi|flv|f4v|"
+    r"\.(wave?|mp[1-4]|mpe?g|mpga|flac|og[gamv]|opus|spx|aif[fc]?|m4[abprv]|aac|wm[av]|mov|webm|weba|mk[av]|avi|flv|f4v|"
     r"3gp?[p2]?|m?ts|m2ts|vob|amr|midi?|au|caf|ac3|eac3|dts|ape|wv|tta|w64|rf64|raw|pcm)$",
     re.I,
 )

@@ -32,7 +32,7 @@ MOST_ZEROS = 1 / 8
 WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
         codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 OTHERS = {b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a ZIP or Office file", b"%PDF": "a PDF",
-          b"\xff\xd8\xff": "a picture", b"\x89PNG": "a picture", b"RIFF": "a sound or a picture"}  # fmt: skip
+          b"\xff\xd8\xff": "a picture", b"\x89PNG": "a picture"}  # fmt: skip
 BAD_QUOTES = "has an unmatched quotation mark"
 
 # Fields that mean no picture.

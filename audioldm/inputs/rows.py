@@ -117,7 +117,7 @@ def _texts(path: str, on_note: OnNote) -> Iterator[Row]:
         text = line.strip()
         if is_damaged(line):
             yield _bad(number, UNREADABLE, text)
-        elif _has_caption(text):
+        elif not text.startswith("#") and _has_caption(text):
             what = "has words behind the name of a picture; save the list as .csv with the columns image and caption"
             yield _bad(number, what, text)
         elif text and not text.startswith("#"):
@@ -157,7 +157,7 @@ def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
 
 
 def _table(path: str, on_note: OnNote) -> Iterator[Row]:
-    """A table with a header; the most frequent of comma, semicolon and tab in the header separates columns."""
+    """A table with a header; the most frequent of comma, semicolon, tab and "|" in it separates columns."""
     table = Table(Path(path))
     if not any(key in table.names for key in PROMPT_KEYS):
         if table.names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from random import Random
 
@@ -13,6 +14,7 @@ from ..errors import InputError
 LOST = 1 / 8  # of the rows, at most, may be missing
 SCANS = 5  # of a progressive JPEG, which is seen whole from then on
 TRIES, ENOUGH = 24, 3  # stand-ins for the missing bytes, and how many of them must make a picture
+PATIENCE = 20  # seconds, within which each of them is begun
 BLOCKS = 72  # rows that AVIF and HEIC lose at least, however little is missing; at most a quarter of the picture
 
 OnNote = Callable[[str], object]
@@ -77,13 +79,13 @@ def by_filling(
     lacking = _length(data) - len(data)
     if not 0 < lacking <= len(data):
         return None
-    pictures: list[np.ndarray] = []
+    pictures, until = list[np.ndarray](), time.monotonic() + PATIENCE
     for number in range(TRIES):
         try:
             pictures.append(np.asarray(decode(data + _stand_in(lacking, number))))
         except InputError:
             continue
-        if len(pictures) == ENOUGH:
+        if len(pictures) == ENOUGH or time.monotonic() > until:
             break
     if len(pictures) < 2 or len({picture.shape for picture in pictures}) > 1:
         return None

@@ -156,6 +156,8 @@ def _from_array(source: Any, seconds: float | None) -> Samples:
     values = to_numpy(source, f"the sound is not an array that can be read; {ARRAY}")
     while values.ndim > 2 and 1 in values.shape:  # what this package returns: (1, 1, samples)
         values = values.squeeze(values.shape.index(1))
+    if not values.size:
+        raise InputError("the sound is an array that contains no sound: it is empty")
     if values.ndim == 2 and values.shape[0] <= MAX_CHANNELS and values.shape[0] < values.shape[1]:
         values = values.T
     if values.ndim not in (1, 2) or values.ndim == 2 and values.shape[1] > MAX_CHANNELS:

@@ -174,7 +174,7 @@ def test_a_text_that_is_a_table(content: str) -> None:
 
 @pytest.mark.parametrize("line", ["dog.jpg\ta dog barks", "dog.jpg#0\ta dog", "dog.jpg,a dog", "dog.jpg; a dog"])
 def test_a_text_with_captions_behind_names_is_not_taken_for_words(line: str) -> None:
-    (first, second), _ = rows("list.txt", f"{line}\nrain, and wind\n")
+    (first, second), _ = rows("list.txt", f"# cat.jpg, left out\n{line}\nrain, and wind\n")
     assert "the line has words behind the name of a picture; save the list as .csv" in str(first.error)
     assert second.error is None and second.prompt == "rain, and wind"
 

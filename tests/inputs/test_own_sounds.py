@@ -392,6 +392,7 @@ def test_a_name_in_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name:
         ("", "the name of the sound is empty"), ("-", "cannot be read from standard input"), ("''", "is empty"),
         ("data:audio/wav;base64,AA", "is an address"), ("s3://a/b.wav", "is an address"),
         ((float("nan"), TONE), "whole number"), ((float("inf"), TONE), "whole number"), (TONE[:0], "it is empty"),
+        (np.zeros((0, 2)), "it is empty"),
     ],
 )  # fmt: skip
 def test_more_that_is_no_sound(given: object, says: str) -> None:

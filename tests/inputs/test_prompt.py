@@ -322,7 +322,8 @@ def test_words_keep_their_ends(prompt):
         ("www.example.org/dog.jpg", "an address begins with https://"),
         ("file:///a/b%20c.jpg", "give the name of the file: /a/b c.jpg"), ("file:dog.jpg", "of the file: dog.jpg"),
         ("photos.zip", "unpack it first"), ("shot.cr2", "export it to JPEG or PNG"), ("photo.tga", "no such file"),
-        ("song.m4r", "give it with -f"), ("clip.mpeg", "give it with -f"), ("old.xls", "save it as .csv"),
+        ("song.m4r", "give it with -f"), ("clip.mpeg", "give it with -f"), ("a.aif", "give it with -f"),
+        ("old.xls", "save it as .csv"),
     ],
 )  # fmt: skip
 def test_what_looks_like_a_file_is_never_taken_for_words(folder, prompt, sentence):

@@ -62,6 +62,11 @@ def test_more_headers(tmp_path: Path, header: str) -> None:
     assert table.names == ["file", "label"] and [record.fields for record in table] == [["dog.jpg", "dog"]]
 
 
+def test_a_text_that_begins_with_capitals(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("RIFFs,label\na,b\n")
+    assert Table(tmp_path / "t.csv").names == ["riffs", "label"]
+
+
 @pytest.mark.parametrize("content", [gzip.compress(b"file,label\na,b\n"), b"file,label\na,b\n"])
 @pytest.mark.parametrize("name", ["t.csv", "t.csv.gz"])
 def test_the_content_decides_whether_a_file_is_packed(tmp_path: Path, name: str, content: bytes) -> None:
