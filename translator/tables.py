@@ -24,7 +24,7 @@ from . import InputError
 DELIMITERS = ",;\t"
 HEAD = 1 << 16  # bytes; they decide on the encoding and the line ends
 MAX_LINE = 1 << 20  # characters; a longer line is not read
-MAX_JOINED = 100  # lines of a record whose quoted fields contain line breaks
+MAX_JOINED = 200  # lines of a record whose quoted fields contain line breaks; a printed vector of 512 has 86 to 128
 UNREADABLE = f"is not UTF-8 text in lines of at most {MAX_LINE >> 20} MiB"
 BAD_QUOTES = "has an unmatched quotation mark"
 

@@ -171,6 +171,11 @@ class LatentDiffusion:
         for part in parts:
             self.__dict__.pop(part, None)
 
+    @property
+    def has_clip(self) -> bool:
+        """Whether ``clip_files`` are there without a download."""
+        return self.folder.part("clip").is_dir() or hub.is_cached(CLIP_REPOSITORY, CLIP_FILES)
+
     @cached_property
     def clip_files(self) -> tuple[Path, Path]:
         """The folder and the weights of CLIP: the model's own, or else the hub's CLIP_REPOSITORY."""
