@@ -13,6 +13,7 @@ SCRATCH is a folder with 15 GB; what is made there is left for the next run.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import resource
@@ -94,8 +95,11 @@ def serve(server: Server, published: Path) -> str:
         files = sorted(path for path in (published / repo).rglob("*") if path.is_file())
         names = [path.relative_to(published / repo).as_posix() for path in files]
         about = {"id": repo, "sha": SHA, "siblings": [{"rfilename": name} for name in names]}
-        for revision in ("", "/revision/main"):
-            server.answer(f"/api/models/{repo}{revision}", json.dumps(about).encode(), Content_Type="application/json")
+        tree = [{"type": "file", "path": name, "size": path.stat().st_size, "oid": _tag(path)}
+                for path, name in zip(files, names, strict=True)]  # fmt: skip
+        for place, answer in (("", about), ("/revision/main", about), ("/tree/main", tree), (f"/tree/{SHA}", tree)):
+            content = json.dumps(answer).encode()
+            server.answer(f"/api/models/{repo}{place}", content, Content_Type="application/json")
         for path, name in zip(files, names, strict=True):
             _file(server, f"/{repo}/resolve/{SHA}/{name}", path)
     return _file(server, "/checkpoint", published / "checkpoint.ckpt")
@@ -105,8 +109,7 @@ def _file(server: Server, url: str, path: Path) -> str:
     def handle(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
         size = path.stat().st_size
-        tag = f'"{abs(hash(str(path))):x}"'
-        for header, value in (("Content-Length", size), ("ETag", tag), ("X-Repo-Commit", SHA)):
+        for header, value in (("Content-Length", size), ("ETag", f'"{_tag(path)}"'), ("X-Repo-Commit", SHA)):
             handler.send_header(header, str(value))
         handler.end_headers()
         if handler.command == "GET":
@@ -115,6 +118,10 @@ def _file(server: Server, url: str, path: Path) -> str:
                     handler.wfile.write(block)
 
     return server.route(unquote(url), handle)
+
+
+def _tag(path: Path) -> str:
+    return hashlib.sha1(str(path).encode()).hexdigest()
 
 
 class Machine:
