@@ -140,11 +140,11 @@ def mix(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:
         weight, vector = counted[0]
         return vector if weight > 0 else -vector
     largest = max(abs(weight) for weight, _ in counted)  # 1e300 squared is no number
-    total = reduce(add, (weight / largest * vector.double() for weight, vector in counted))
+    total = reduce(add, (weight / largest * vector.cpu().double() for weight, vector in counted))
     length = float(total.norm())
     if not length > 1e-4:
         raise InputError("the weighted prompts cancel each other out")
-    return (total / length).float()
+    return (total / length).float().to(vectors[0].device)
 
 
 def condition_all(

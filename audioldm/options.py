@@ -10,6 +10,7 @@ from typing import Any
 from .errors import InputError
 
 SAMPLERS = ("ddim", "dpm++", "unipc")  # names only, to keep this module light; see sampling.py
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 MODES = ("generation", "transfer", "inpaint", "superres")
 MAX_DURATION = 600.0  # seconds
 TOP = 8_000.0  # Hz, the highest that 16 kHz sound has
@@ -233,9 +234,17 @@ TRANSLATOR = Option(
     shown="the model's default",
 )  # fmt: skip
 DEVICE = Option(
-    "device", ("--device",), "device", "auto, cpu or cuda", metavar="NAME", default="auto", shown="auto",
+    "device", ("--device",), "device", "auto, cpu, cuda or mps", metavar="NAME", default="auto", shown="auto",
 )  # fmt: skip
-MODEL = (MODEL_NAME, CHECKPOINT, TRANSLATOR, DEVICE)
+PRECISION = Option(
+    "precision", ("--precision",), "precision", "numbers to compute in; fp32 is exact, the others are faster",
+    choices=PRECISIONS, default="auto", shown="auto: what the machine is fast with",
+)  # fmt: skip
+BATCH = Option(
+    "batch", ("--batch",), "number of sounds at once", "sounds and candidates to make together", int, 1, 64,
+    metavar="N", shown="what the device is fast with",
+)  # fmt: skip
+MODEL = (MODEL_NAME, CHECKPOINT, TRANSLATOR, DEVICE, PRECISION, BATCH)
 
 
 def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: bool = False) -> None:

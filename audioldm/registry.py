@@ -47,11 +47,19 @@ def build_model(
     config: None = None,
     model_name: str = DEFAULT_MODEL,
     device: str | None = None,
+    *,
+    precision: str | None = None,
+    batch: int | None = None,
 ) -> LatentDiffusion:
     """The model called ``model_name`` (or at that path), or in the folder or checkpoint file ``ckpt_path``.
 
-    Its parts are read on first use. ``device``: "cpu", "cuda" … or None, which is a GPU if there is one.
-    ``config`` is there for upstream's sake: a model folder carries its own. Raises InputError.
+    Its parts are read on first use. ``config`` is there for upstream's sake: a model folder carries its own.
+    Raises InputError.
+
+    Args:
+        device: "cpu", "cuda", "mps" … or None, which is a GPU if there is one.
+        precision: "fp32", "bf16", "fp16" or None, which is the fastest that is good enough on the device.
+        batch: sounds and candidates to denoise together, 1 to 64; None: as many as save time on the device.
     """
     from .latent_diffusion.model import LatentDiffusion
 
@@ -61,7 +69,8 @@ def build_model(
     if not isinstance(named, str | os.PathLike):
         raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
     folder = find_model(model_name) if ckpt_path is None else open_path(ckpt_path)
-    return LatentDiffusion(folder, "auto" if device is None else device)
+    device, precision = ("auto" if one is None else one for one in (device, precision))
+    return LatentDiffusion(folder, device, precision, batch)
 
 
 def models_dir() -> Path:

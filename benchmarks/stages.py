@@ -88,7 +88,7 @@ def main() -> None:
     for candidate in range(options.n_candidates):
         with watch.stage("denoise"):
             seed = generation.noise_seed(options.seed, 0, candidate)
-            latents = generation.denoise(model, vector, options, seed)
+            latents = generation.denoise(model, vector, options, [seed])
         with watch.stage("decode"):
             waves.append(generation.decode(model, latents, options.duration))
     best = 0

@@ -25,7 +25,7 @@ def tiny_model(tiny_folder: Path):
     """That model, on the CPU, for tests that do not mind which of its parts are read already."""
     from audioldm.latent_diffusion.model import LatentDiffusion
 
-    return LatentDiffusion.from_folder(tiny_folder, "cpu")
+    return LatentDiffusion.from_folder(tiny_folder, "cpu", "fp32")
 
 
 @pytest.fixture

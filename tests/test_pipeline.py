@@ -356,7 +356,7 @@ def test_folders_that_are_no_models(copy: Path, tmp_path: Path) -> None:
         audioldm.build_model(str(copy))
     with pytest.raises(InputError, match="config must be None"):
         audioldm.build_model(config={})
-    for empty in ({"ckpt_path": ""}, {"model_name": ""}, {"device": ""}):
+    for empty in ({"ckpt_path": ""}, {"model_name": ""}, {"device": ""}, {"precision": ""}, {"batch": 0}):
         with pytest.raises(InputError):
             audioldm.build_model(**empty)
     index = json.loads((copy / "model_index.json").read_text())

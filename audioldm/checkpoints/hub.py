@@ -27,6 +27,11 @@ NEEDED = (*(f"{part}/config.json" for part in PARTS[:3]), "scheduler/scheduler_c
 HEAD_CHANNELS = {(128, 256, 384, 640): 32, (192, 384, 576, 960): 32, (256, 512, 768, 1280): 64}
 DEFAULT_HEADS = 8  # UNet2DConditionModel's default, and the published configs'
 OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}  # up to diffusers 0.15
+# For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
+CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
+CLIP_FILES = (
+    "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json",
+)  # fmt: skip
 TIMEOUT = 15  # seconds for the hub's first answer
 
 log = logging.getLogger("audioldm")
@@ -77,6 +82,12 @@ def snapshot(
     finally:
         if quiet:
             enable_progress_bars()
+
+
+def clip(instead: str) -> tuple[Path, Path]:
+    """The folder and the weights of the CLIP for models that come without one. Raises InputError, as ``snapshot``."""
+    path = snapshot(CLIP_REPOSITORY, CLIP_FILES, instead=instead)
+    return path, next(path / name for name in CLIP_FILES if name in WEIGHTS and (path / name).is_file())
 
 
 def is_cached(repo_id: str, files: Sequence[str] | None = None) -> bool:

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from ..latent_diffusion.model import LatentDiffusion
 
 DEBUG = "AUDIOLDM_DEBUG"  # environment variable: "1" shows tracebacks and the libraries' warnings
+# What torch reads when it is imported. Its threads wait for each other by counting, and where other programs have the
+# cores, a run takes five times as long; asleep they cost nothing. What Apple's GPU lacks, the CPU does.
+MACHINE = {"OMP_WAIT_POLICY": "PASSIVE", "PYTORCH_ENABLE_MPS_FALLBACK": "1"}
 BAD_INPUT, FAILED, INTERRUPTED = 2, 1, 130  # exit codes
 EVERY_S = 10.0  # seconds between two lines of progress
 
@@ -48,6 +51,8 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
     debug = os.environ.get(DEBUG) == "1"
     if as_program:
         _open_streams()
+        for variable, value in MACHINE.items():
+            os.environ.setdefault(variable, value)
     try:
         with _configured_logging(debug):
             return run()

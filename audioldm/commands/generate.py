@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> int:
     name = registry.DEFAULT_MODEL if args.model_name is None else args.model_name
     if args.ckpt_path is None:
         registry.check_before_download(args.translator, name)
-    model = registry.build_model(args.ckpt_path, model_name=name, device=args.device)
+    model = registry.build_model(
+        args.ckpt_path, model_name=name, device=args.device, precision=args.precision, batch=args.batch
+    )
     options = job.check(model)
     if args.device != "auto":
         _ = model.device  # is it there?

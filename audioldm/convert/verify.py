@@ -175,7 +175,7 @@ def verify(folder: Path) -> list[tuple[str, float, float]]:
             folder / "tiny.ckpt", Path(scratch) / "tiny", tokenizer=folder / "tokenizer",
             extra=checkpoint.ExtraSettings.from_config(config),
         )  # fmt: skip
-        model = LatentDiffusion.from_folder(converted, "cpu")
+        model = LatentDiffusion.from_folder(converted, "cpu", "fp32")
         for check in CHECKS:
             file = folder / f"{check.__name__}.npz"
             if not file.is_file():

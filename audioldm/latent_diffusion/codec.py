@@ -8,7 +8,7 @@ HiFi-GAN most of its time.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -21,8 +21,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
+from ..checkpoints.layout import ModelFolder, reporting
 from ..errors import InputError
 
+Config = Mapping[str, Any]
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet whose config does not name its training length: AudioLDM's 10.24 s
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: so most models' sounds are vocoded in one piece
@@ -40,6 +42,19 @@ class Sizes:
     factor: int  # mel frames, and mel bands, for each one of the latents
     bands: int  # of the mel
     hop_length: int  # samples for each mel frame
+
+
+def read_sizes(unet: Config, vae: Config, vocoder: Config, folder: ModelFolder) -> Sizes:
+    """From the configs of the parts in ``folder``. Raises InputError, naming the file."""
+    with reporting(folder.part("unet") / "config.json"):
+        frames = unet.get("sample_size")  # (frames, bands), or a number that does not say which
+        channels, halvings = int(unet["in_channels"]), len(unet["block_out_channels"]) - 1
+    with reporting(folder.part("vae") / "config.json"):
+        factor = 2 ** (len(vae["block_out_channels"]) - 1)
+    with reporting(folder.part("vocoder") / "config.json"):
+        hop = int(vocoder["hop_length"]) if "hop_length" in vocoder else math.prod(vocoder["upsample_rates"])
+        bands = int(vocoder["model_in_dim"])
+    return Sizes(channels, int(frames[0]) if isinstance(frames, list) else None, 2**halvings, factor, bands, hop)
 
 
 class Codec(Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -73,18 +73,18 @@ def transfer(
     model: LatentDiffusion,
     predict: Predict,
     options: GenerateOptions,
-    seed: int,
+    seeds: Sequence[int],
     source: Source,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Latents (1, C, T, F) of ``source`` with the last ``options.steps_run`` steps made new.
+    """Latents (B, C, T, F) of ``source`` with the last ``options.steps_run`` steps made new, for each of B seeds.
 
     0 steps return the latents of the source as they are.
     """
-    generator, clean = _begin(source, seed)
+    generators, clean = _begin(source, seeds)
     scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
     return sampling.denoise_from(
-        predict, scheduler, sampling.clamp_runaway(clean), options.steps_run, generator, on_step=on_step
+        predict, scheduler, sampling.clamp_runaway(clean), options.steps_run, generators, on_step=on_step
     )
 
 
@@ -92,19 +92,24 @@ def inpaint(
     model: LatentDiffusion,
     predict: Predict,
     options: GenerateOptions,
-    seed: int,
+    seeds: Sequence[int],
     source: Source,
     region: Region,
     on_step: Callable[[], object] | None = None,
 ) -> Tensor:
-    """Log-mel (1, 1, frames, 64): unchanged where ``region`` keeps ``source``, new elsewhere."""
-    mask, keep = region.mask.to(model.device), region.keep.to(model.device)
-    generator, clean = _begin(source, seed)
-    noise = sampling.draw(clean.shape, generator).to(model.device)
+    """Latents (B, C, T, F): those of ``source`` where ``region`` keeps them, new elsewhere, for each of B seeds."""
+    mask = region.mask.to(model.device)
+    generators, clean = _begin(source, seeds)
+    noise = sampling.draw(clean.shape, generators).to(model.device)
     scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
-    latents = sampling.denoise_masked(predict, scheduler, noise, clean, mask, generator, on_step=on_step)
-    made = to_mel(model, mask * clean + (1 - mask) * latents)
-    return keep * source.mel + (1 - keep) * made
+    latents = sampling.denoise_masked(predict, scheduler, noise, clean, mask, generators, on_step=on_step)
+    return mask * clean + (1 - mask) * latents
+
+
+def inpainted_mel(model: LatentDiffusion, source: Source, region: Region, latents: Tensor) -> Tensor:
+    """Log-mel (1, 1, frames, 64) of inpainted latents (1, C, T, F), with that of ``source`` where it is kept."""
+    keep = region.keep.to(model.device)
+    return keep * source.mel + (1 - keep) * to_mel(model, latents)
 
 
 def put_back(source: Source, region: Region, wave: Tensor) -> Tensor:
@@ -116,16 +121,17 @@ def put_back(source: Source, region: Region, wave: Tensor) -> Tensor:
     return spliced / source.gain + source.offset
 
 
-def _begin(source: Source, seed: int) -> tuple[torch.Generator, Tensor]:
-    """A sound's generator, and latents drawn with it from the source's distribution.
+def _begin(source: Source, seeds: Sequence[int]) -> tuple[list[torch.Generator], Tensor]:
+    """Each sound's generator, and latents (B, C, T, F) drawn with them from the source's distribution.
 
     As upstream, which draws the latents, then two numbers for its prompts (see upstream_generator), then the rest.
     """
-    generator = torch.Generator("cpu").manual_seed(seed)
-    clean = source.mean + source.deviation * sampling.draw(source.mean.shape, generator).to(source.mean.device)
-    for _ in range(2):
-        torch.rand(1, generator=generator)
-    return generator, clean
+    generators = [torch.Generator("cpu").manual_seed(seed) for seed in seeds]
+    clean = source.mean + source.deviation * sampling.draw(source.mean.shape, generators).to(source.mean.device)
+    for generator in generators:
+        for _ in range(2):
+            torch.rand(1, generator=generator)
+    return generators, clean
 
 
 def make_region(model: LatentDiffusion, options: GenerateOptions) -> Region:

@@ -7,8 +7,9 @@ everything right of it never knows where the vector came from.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import logging
-import math
 import re
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
 from ..checkpoints.layout import (
-    WEIGHTS,
     ModelFolder,
     clap_fingerprint,
     clip_fingerprint,
@@ -27,6 +27,7 @@ from ..checkpoints.layout import (
     reporting,
 )  # fmt: skip
 from ..errors import InputError
+from ..options import BATCH, PRECISION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,36 +40,34 @@ if TYPE_CHECKING:
     from .codec import Sizes
 
 
-# For models that come without eyes, AudioLDM's own among them: the CLIP of the thesis, 512 numbers for a picture.
-CLIP_REPOSITORY = "openai/clip-vit-base-patch32"
-CLIP_FILES = (
-    "config.json", "model.safetensors", "pytorch_model.bin", "preprocessor_config.json", "tokenizer.json",
-)  # fmt: skip
-
 log = logging.getLogger("audioldm")
 
 
 class LatentDiffusion:
     """The parts: unet, vae, vocoder, scheduler, clap, clip, image_encoder, unconditional, known_sounds.
 
-    Modules are in eval mode, without gradients, float32, on ``device``.
+    Modules are in eval mode, without gradients, on ``device``. They take and return float32; UNet, VAE and vocoder
+    compute in ``precision``.
     """
 
-    def __init__(self, folder: ModelFolder, device: str = "auto") -> None:
-        if not re.fullmatch(r"auto|cpu|cuda(:(0|[1-9]\d?))?", device):
-            raise InputError(f'unknown device "{device}"; use auto, cpu or cuda')
+    def __init__(
+        self, folder: ModelFolder, device: str = "auto", precision: str = "auto", batch: int | None = None
+    ) -> None:
+        if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", device):
+            raise InputError(f'unknown device "{device}"; use auto, cpu, cuda or mps')
+        PRECISION.check(precision)
+        BATCH.check(1 if batch is None else batch)
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
-        self._wanted_device = device
+        self._wanted_device, self._wanted_precision, self.wanted_batch = device, precision, batch
 
     @classmethod
-    def from_folder(cls, path: str | Path, device: str = "auto") -> LatentDiffusion:
-        """The model in the folder ``path``. Reads its index only; raises InputError if a part has no file.
-
-        ``device``: "cpu", "cuda", "cuda:1" … or "auto", which is a GPU if there is one.
-        """
-        return cls(open_folder(path), device)
+    def from_folder(
+        cls, path: str | Path, device: str = "auto", precision: str = "auto", batch: int | None = None
+    ) -> LatentDiffusion:
+        """As ``registry.build_model``, of the folder ``path``. Raises InputError if a part has no file."""
+        return cls(open_folder(path), device, precision, batch)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -80,13 +79,17 @@ class LatentDiffusion:
         """Where the modules are. Raises InputError if the device asked for is not there."""
         import torch
 
+        count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
         wanted = self._wanted_device
-        if wanted == "auto":
-            wanted = "cuda" if torch.cuda.is_available() else "cpu"
-        device = torch.device(wanted)
-        if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        device = torch.device(next(name for name in count if count[name]) if wanted == "auto" else wanted)
+        if (device.index or 0) >= count[device.type]:
             raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
         return device
+
+    @cached_property
+    def precision(self) -> str:
+        """What UNet, VAE and vocoder compute in: "fp32", "bf16" or "fp16"."""
+        return best_precision(self.device) if self._wanted_precision == "auto" else self._wanted_precision
 
     @cached_property
     def unet(self) -> nn.Module:
@@ -99,18 +102,9 @@ class LatentDiffusion:
     @cached_property
     def sizes(self) -> Sizes:
         """Sizes of the latents and of the mel. Only configs are read for them, no weights."""
-        from .codec import Sizes
+        from .codec import read_sizes
 
-        unet, vae, vocoder = self._unet_config, self._config("vae"), self._config("vocoder")
-        with reporting(self.folder.part("unet") / "config.json"):
-            frames = unet.get("sample_size")  # (frames, bands), or a number that does not say which
-            channels, halvings = int(unet["in_channels"]), len(unet["block_out_channels"]) - 1
-        with reporting(self.folder.part("vae") / "config.json"):
-            factor = 2 ** (len(vae["block_out_channels"]) - 1)
-        with reporting(self.folder.part("vocoder") / "config.json"):
-            hop = int(vocoder["hop_length"]) if "hop_length" in vocoder else math.prod(vocoder["upsample_rates"])
-            bands = int(vocoder["model_in_dim"])
-        return Sizes(channels, int(frames[0]) if isinstance(frames, list) else None, 2**halvings, factor, bands, hop)
+        return read_sizes(self._unet_config, self._config("vae"), self._config("vocoder"), self.folder)
 
     @cached_property
     def dimension(self) -> int:
@@ -133,7 +127,7 @@ class LatentDiffusion:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
         adapt = hub.current_names if self.folder.in_hub_layout else dict
-        return self._load("vae", AutoencoderKL.from_config, adapt)
+        return self._load("vae", AutoencoderKL.from_config, adapt, channels_last=True)
 
     @cached_property
     def vocoder(self) -> nn.Module:
@@ -143,9 +137,13 @@ class LatentDiffusion:
 
             return self._load("vocoder", SpectralVocoder.from_config)
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
-        from transformers.models.speecht5.modeling_speecht5 import SpeechT5HifiGan
 
-        return self._load("vocoder", lambda config: SpeechT5HifiGan(SpeechT5HifiGanConfig.from_dict(config)))
+        from .hifigan import HifiGan, in_two_dimensions
+
+        def build(config: dict[str, Any]) -> HifiGan:
+            return HifiGan(SpeechT5HifiGanConfig.from_dict(config))
+
+        return self._load("vocoder", build, in_two_dimensions, channels_last=True)
 
     @cached_property
     def scheduler(self) -> dict[str, Any]:
@@ -174,17 +172,14 @@ class LatentDiffusion:
     @property
     def has_clip(self) -> bool:
         """Whether ``clip_files`` are there without a download."""
-        return self.folder.part("clip").is_dir() or hub.is_cached(CLIP_REPOSITORY, CLIP_FILES)
+        return self.folder.part("clip").is_dir() or hub.is_cached(hub.CLIP_REPOSITORY, hub.CLIP_FILES)
 
     @cached_property
     def clip_files(self) -> tuple[Path, Path]:
-        """The folder and the weights of CLIP: the model's own, or else the hub's CLIP_REPOSITORY."""
+        """The folder and the weights of CLIP: the model's own, or else the hub's."""
         if self.folder.part("clip").is_dir():
             return self.folder.part("clip"), self.folder.weights("clip")
-        path = hub.snapshot(
-            CLIP_REPOSITORY, CLIP_FILES, instead=f"a copy of it can be put into {self.folder.path / 'clip'}"
-        )
-        return path, next(path / name for name in CLIP_FILES if name in WEIGHTS and (path / name).is_file())
+        return hub.clip(instead=f"a copy of it can be put into {self.folder.path / 'clip'}")
 
     @cached_property
     def image_encoder(self) -> ImageEncoder:
@@ -239,8 +234,70 @@ class LatentDiffusion:
     def _config(self, part: str) -> dict[str, Any]:
         return read_json(self.folder.path / part / "config.json")
 
-    def _load(self, part: str, build: Callable[[dict[str, Any]], Any], adapt: Callable[[Any], Any] = dict) -> Any:
-        """The module that ``build`` makes of the part's config; diffusers' annotation allows a tuple as well."""
+    def _load(
+        self,
+        part: str,
+        build: Callable[[dict[str, Any]], Any],
+        adapt: Callable[[Any], Any] = dict,
+        channels_last: bool = False,
+    ) -> Any:
+        """The module that ``build`` makes of the part's config; diffusers' annotation allows a tuple as well.
+
+        ``channels_last``: lay its convolutions out as oneDNN computes them fastest.
+        """
+        import torch
+
         with reporting(self.folder.path / part / "config.json"):
             config = self._config(part)
-            return load(lambda: build(config), self.folder.weights(part), adapt=adapt).to(self.device)
+            module = load(lambda: build(config), self.folder.weights(part), adapt=adapt)
+        if channels_last and self.device.type == "cpu":
+            module.to(memory_format=torch.channels_last)
+        return lowered(module.to(self.device), self.precision)
+
+
+def best_precision(device: torch.device) -> str:
+    """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32".
+
+    Without such instructions bf16 is several times slower than float32, although torch and oneDNN offer it.
+    """
+    import torch
+
+    if device.type != "cpu":
+        return "fp16"
+    asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
+    return "bf16" if torch.backends.mkldnn.is_available() and any(asked) else "fp32"
+
+
+def lowered(module: Any, precision: str) -> Any:
+    """``module`` with parameters in ``precision``. It takes and returns float32, so that nobody else needs to know.
+
+    Buffers (windows, means) stay as they are. In fp16 a VAE whose config says ``force_upcast`` stays float32, as its
+    numbers may be beyond what fp16 holds.
+    """
+    import torch
+
+    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    if precision == "fp32" or precision == "fp16" and getattr(module.config, "force_upcast", False):
+        return module
+    for parameter in module.parameters():
+        parameter.data = parameter.data.to(dtype)
+    # A VAE is called by its methods, which lead into its children.
+    for called in module.children() if hasattr(module, "decode") else [module]:
+        called.register_forward_pre_hook(functools.partial(_lower_inputs, dtype), with_kwargs=True)
+        called.register_forward_hook(lambda _, inputs, output: _cast(output, torch.float32))
+    return module
+
+
+def _lower_inputs(dtype: torch.dtype, _: nn.Module, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[Any, Any]:
+    """But for a timestep, the second one, which bf16 would round to a multiple of four."""
+    return (_cast(args[0], dtype), *args[1:]), {name: _cast(value, dtype) for name, value in named.items()}
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    """A tensor, or diffusers' holder of tensors, in ``dtype``; anything else as it is."""
+    if hasattr(value, "is_floating_point"):
+        return value.to(dtype) if value.is_floating_point() else value
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return value
+    fields = {field.name: _cast(getattr(value, field.name), dtype) for field in dataclasses.fields(value)}
+    return dataclasses.replace(value, **fields)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from ..errors import InputError
 from .codec import blend
 
-# Where noise comes from: a generator on the CPU, so that all devices agree, or ready tensors in the order in which
-# they would have been drawn (to replay the noise of another program).
-Noise = torch.Generator | Iterator[Tensor]
+# Where noise comes from: a generator on the CPU, so that all devices agree, or one for each row of a batch; or ready
+# tensors in the order in which they would have been drawn (to replay the noise of another program).
+Noise = torch.Generator | Sequence[torch.Generator] | Iterator[Tensor]
 # (latents (B, C, T, F), timestep) -> the network's prediction, guidance included.
 Predict = Callable[[Tensor, Tensor], Tensor]
 
@@ -34,9 +34,11 @@ TRAINED_WITH = (
 
 
 def draw(shape: Sequence[int], noise: Noise) -> Tensor:
-    """Standard normal noise of that shape, on the CPU: drawn from a generator, or the next ready tensor."""
+    """Standard normal noise of that shape, on the CPU: drawn from a generator, or one a row, or the next tensor."""
     if isinstance(noise, torch.Generator):
         return torch.randn(tuple(shape), generator=noise)
+    if isinstance(noise, Sequence):
+        return torch.cat([torch.randn((1, *shape[1:]), generator=one) for one in noise])
     ready = next(noise)
     if ready.shape != tuple(shape):
         raise ValueError(f"noise of shape {tuple(ready.shape)} where {tuple(shape)} is needed")
@@ -188,16 +190,18 @@ def predictor(
     """What ``unet`` predicts under ``condition`` (B, 512), with classifier-free guidance.
 
     Args:
+        condition: (B, 512), or (1, 512) for latents of any batch.
         unconditional: (1, 512), the condition of no prompt, or of the prompt to avoid.
         guidance_scale: of e = e_unconditional + scale * (e_condition - e_unconditional); 1 skips the former.
         window: latent frames that the UNet may see at once; longer latents are predicted in windows that
             overlap by half, and blended at each step. None: no limit.
     """
     guided = guidance_scale != 1
-    labels = torch.cat([unconditional.expand_as(condition), condition]) if guided else condition
 
     def predict(latents: Tensor, timestep: Tensor) -> Tensor:
-        inputs = torch.cat([latents, latents]) if guided else latents
+        labels, inputs = condition.expand(len(latents), -1), latents
+        if guided:
+            labels, inputs = torch.cat([unconditional.expand_as(labels), labels]), torch.cat([latents, latents])
         predicted = unet(inputs, timestep, encoder_hidden_states=None, class_labels=labels).sample
         if guided:
             without, with_condition = predicted.chunk(2)
@@ -214,8 +218,9 @@ def predictor(
 
 
 def clamp_runaway(latents: Tensor) -> Tensor:
-    """Clip latents that have run away (beyond ±100) to ±10, as upstream does; leave others as they are."""
-    return latents.clamp(-10, 10) if latents.abs().max() > 100 else latents
+    """Clip latents (B, C, T, F) that have run away (beyond ±100) to ±10, as upstream does; leave others as they are."""
+    away = latents.abs().amax(dim=(1, 2, 3), keepdim=True) > 100
+    return torch.where(away, latents.clamp(-10, 10), latents)
 
 
 def add_noise(scheduler: Scheduler, clean: Tensor, index: int, noise: Noise) -> Tensor:

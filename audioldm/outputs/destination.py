@@ -226,6 +226,7 @@ def make_record(
     import torch
 
     from .. import __version__
+    from ..generation import batch_size
 
     prompts = [prompts] if not isinstance(prompts, Sequence) else list(prompts)
     described = [prompt.record for prompt in prompts]
@@ -248,6 +249,8 @@ def make_record(
         "translator": used,
         "options": options.chosen,
         "device": str(model.device),
+        "precision": model.precision,
+        "batch": batch_size(model),
         "threads": torch.get_num_threads(),
         "versions": {
             "audioldm": __version__,

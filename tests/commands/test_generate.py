@@ -256,6 +256,7 @@ BAD = {
     "missing translator file": ["-t", "rain", "--translator", "none/x.pth"],
     "unknown sampler": ["-t", "rain", "--sampler", "euler"],
     "unknown device": ["-t", "rain", "--device", "abacus"],
+    "unknown precision": ["-t", "rain", "--precision", "fp8"],
     "absent device": ["-t", "rain", "--device", "cuda:99"],
     "absurd device": ["-t", "rain", "--device", "cuda:" + "9" * 20],
     "empty device": ["-t", "rain", "--device", ""],
@@ -279,6 +280,7 @@ BAD = {
            "-gs": ("-0.1", "-2", "1000", "nan", "x"),
            "-b": ("0", "-1", "65", "1.5", "x"),
            "-n": ("0", "-1", "33", "x"),
+           "--batch": ("0", "-1", "65", "x"),
            "--seed": ("-1", "9223372036854775808", "1.5", "x"),
        }.items() for value in values},
 }  # fmt: skip
