@@ -256,16 +256,12 @@ class LatentDiffusion:
 
 
 def best_precision(device: torch.device) -> str:
-    """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32".
-
-    Without such instructions bf16 is several times slower than float32, although torch and oneDNN offer it.
-    """
+    """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32"."""
     import torch
 
-    if device.type != "cpu":
-        return "fp16"
-    asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return "bf16" if torch.backends.mkldnn.is_available() and any(asked) else "fp32"
+    from ..clap.bulk import fast_dtype
+
+    return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(fast_dtype(device), "fp32")
 
 
 def lowered(module: Any, precision: str) -> Any:
