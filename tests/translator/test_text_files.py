@@ -15,8 +15,6 @@ from pairs import CLAP, CLIP
 from translator import InputError
 from translator.shards.parquet import open_shards
 from translator.shards.text_files import (
-    (,
-)
     MAX_BYTES,
     import_pairs,
     read_text_pair,
