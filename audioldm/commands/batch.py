@@ -69,9 +69,10 @@ def run(
         announce()
         batch = Batch(model, options, translator, manifest, negative, original)
         try:
-            with _Screen(source) as screen:
+            total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
+            with Progress(total, "row") as progress:
                 for row in itertools.chain([first], listed):
-                    screen.show(batch.do(row), manifest.folder)
+                    _show(batch.do(row), manifest.folder, progress)
         except KeyboardInterrupt:
             if batch.count:
                 print(batch.summary(), file=sys.stderr)
@@ -201,27 +202,14 @@ class Batch:
         return f"{text}{doubts}; {self.manifest.path} has a line for each"
 
 
-class _Screen:
-    """stdout: paths of wavs. stderr: how far the rows are, with the time left, and failures."""
-
-    def __init__(self, source: str) -> None:
-        total = sum(1 for _ in rows.read(source, on_note=lambda note: None))
-        self._progress = Progress(total, "row")
-
-    def __enter__(self) -> _Screen:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.__exit__()
-
-    def show(self, entry: dict[str, Any] | None, folder: Path) -> None:
-        """A row is over; None: it was skipped."""
-        if entry is not None and entry["error"] is not None:
-            text = f"audioldm: row {entry['id']} failed: {entry['error']}"
-            self._progress.say(printable(text, len(text)), sys.stderr)
-        for name in entry["files"] if entry is not None else ():
-            self._progress.say(str(folder / name), sys.stdout)
-        self._progress.update()
+def _show(entry: dict[str, Any] | None, folder: Path, progress: Progress) -> None:
+    """A row is over (None: it was skipped): stdout gets the paths of its wavs, stderr its failure."""
+    if entry is not None and entry["error"] is not None:
+        text = f"audioldm: row {entry['id']} failed: {entry['error']}"
+        progress.say(printable(text, len(text)), sys.stderr)
+    for name in entry["files"] if entry is not None else ():
+        progress.say(str(folder / name), sys.stdout)
+    progress.update()
 
 
 def _sentence(error: Exception) -> str:
@@ -230,7 +218,7 @@ def _sentence(error: Exception) -> str:
 
 
 def _remove(wavs: list[Path]) -> None:
-    """Take away the sounds of a row that came to nothing."""
+    """Remove the sounds of a failed row."""
     for path in wavs:
         path.unlink(missing_ok=True)
         path.with_suffix(".json").unlink(missing_ok=True)

@@ -31,7 +31,7 @@ LOST = 1 / 8  # of the rows, at most, may be missing
 SCANS = 5  # of a progressive JPEG, which is seen whole from then on
 
 
-def deep(image: Image.Image, reopen: Callable[[], Image.Image]) -> Image.Image:
+def deep(image: Image.Image, reopen: Callable[[], Any]) -> Image.Image:
     """`image`, or a copy of it that uses the lower half of 16-bit colours whose upper half is nearly empty.
 
     Pillow reads the upper half of 16-bit colours alone, in which data of 12 bits are black. Read in the other byte

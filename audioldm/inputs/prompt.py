@@ -83,10 +83,10 @@ def read_prompt(prompt: Any = None, audio_file: Any = None, on_note: OnNote = lo
     if (prompt is None) == (audio_file is None):
         raise InputError("give one prompt: either a text or an image (-t), or a sound file (-f)")
     if audio_file is not None:
-        from .sounds import hear
+        from .sounds import read_mono
 
-        heard = hear(audio_file, MAX_DURATION, on_note)
-        return Prompt("audio", heard.name, heard.wave, heard.gain)
+        recording = read_mono(audio_file, MAX_DURATION, on_note)
+        return Prompt("audio", recording.name, recording.wave, recording.gain)
     if not isinstance(prompt, str | PathLike):
         return _from_python(prompt, on_note)
     source = unwrapped(prompt) if isinstance(prompt, str) else os.fsdecode(prompt)

@@ -24,7 +24,7 @@ log = logging.getLogger("audioldm")
 
 
 @dataclass(frozen=True)
-class Heard:
+class Recording:
     """A sound: ``wave`` float32 (N,) at 16 kHz, the factor that made it fit full scale, and its name."""
 
     wave: np.ndarray
@@ -60,10 +60,10 @@ class Original:
 
 def read_wave(source: Any, seconds: float | None = None) -> np.ndarray:
     """A sound, as ``samples.read_samples`` takes it -> float32 (N,) in [-1, 1], 16 kHz mono. Raises InputError."""
-    return hear(source, seconds).wave
+    return read_mono(source, seconds).wave
 
 
-def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Heard:
+def read_mono(source: Any, seconds: float | None = None, on_note: OnNote = log.warning) -> Recording:
     """Read a sound as 16 kHz mono: channels averaged; as a whole made softer if it goes beyond full scale.
 
     ``seconds`` cuts a longer sound. ``on_note`` receives each remark for the user, among them that the sound is
@@ -86,7 +86,7 @@ def hear(source: Any, seconds: float | None = None, on_note: OnNote = log.warnin
         on_note(f"{name} is only {len(mono) / samples.rate:.2g} seconds long, too short to hear much")
     elif np.ptp(mono) < SILENCE:
         on_note(f"{name} is silent")
-    return Heard(wave, gain, samples.name)
+    return Recording(wave, gain, samples.name)
 
 
 def _mixed(values: np.ndarray, name: str, on_note: OnNote) -> np.ndarray:
@@ -104,7 +104,7 @@ def _mixed(values: np.ndarray, name: str, on_note: OnNote) -> np.ndarray:
 def read_original(
     source: Any, mode: str, duration: float | None = None, on_note: OnNote = log.warning
 ) -> Original:
-    """Read the sound to edit, whatever ``hear`` takes.
+    """Read the sound to edit, given as for ``read_mono``.
 
     ``duration``: requested seconds; None: the whole sound, at most 600 s.
     Raises InputError.
@@ -114,9 +114,9 @@ def read_original(
     from ..audio import SAMPLE_RATE
 
     notes: list[str] = []
-    heard = hear(source, MAX_DURATION + 1, notes.append)
-    if duration is None and len(heard.wave) > MAX_DURATION * SAMPLE_RATE:
-        raise InputError(f"{printable(heard.name)} is longer than {MAX_DURATION:g} s; use only a part of it with -dur")
+    recording = read_mono(source, MAX_DURATION + 1, notes.append)
+    if duration is None and len(recording.wave) > MAX_DURATION * SAMPLE_RATE:
+        raise InputError(f"{printable(recording.name)} is longer than {MAX_DURATION:g} s; use a part of it with -dur")
     for note in notes:
         on_note(note)
-    return Original(heard.name, heard.wave, heard.gain)
+    return Original(recording.name, recording.wave, recording.gain)
