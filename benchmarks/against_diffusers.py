@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import os
 import re
 import statistics
 import subprocess
@@ -25,6 +26,8 @@ from typing import Any
 
 import torch
 
+for library in ("TRANSFORMERS", "DIFFUSERS"):
+    os.environ[f"{library}_VERBOSITY"] = "error"
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE.parent), str(HERE)]
 
