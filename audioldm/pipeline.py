@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -193,6 +194,7 @@ def _waves(
     """All sounds of a run as float32 (batchsize, 1, N)."""
     if not isinstance(translator, str | PathLike | None):
         raise InputError(f"translator must be a name or a file, not {type(translator).__name__}")
+    translator = None if translator is None else os.fspath(translator)
     weights = check_weights(weights, len(prompts))
     against = read_negative(negative_prompt, options.guidance_scale)
     negative = None if against is None else encode_prompt(model, against, translator)
