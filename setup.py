@@ -14,6 +14,7 @@ setup(
     package_data={
         "audioldm.models": ["*.json", "*.md", "starter/**/*", "translators/**/*"],
         "audioldm": ["py.typed"],
+        "audioldm.web": ["*.html", "*.css", "*.js"],
         "translator": ["py.typed"],
         "prior_steps": ["py.typed", "audiocaps/*.csv.gz"],
     },

@@ -120,13 +120,21 @@ def condition(
     """As encode_prompt, with a note if the prompt is unlike everything that the model was trained on. Not all models
     know that for every kind of prompt."""
     vector = encode_prompt(model, prompt, translator, on_note)
-    names, known, thresholds = model.known_sounds
-    if known is not None and prompt.kind in thresholds:
-        similarity = (known @ vector[0]).cpu()
-        if similarity.max() < thresholds[prompt.kind]:
-            near = ", ".join(names[i] for i in similarity.topk(min(3, len(names))).indices)
-            on_note(f"the model {model.folder.name} may not know this; the nearest sounds it knows: {near}")
+    threshold = model.known_sounds[2].get(prompt.kind)
+    near = nearest(model, vector, 3)
+    if near and threshold is not None and near[0][1] < threshold:
+        names = ", ".join(name for name, _ in near)
+        on_note(f"the model {model.folder.name} may not know this; the nearest sounds it knows: {names}")
     return vector
+
+
+def nearest(model: LatentDiffusion, vector: Tensor, count: int) -> list[tuple[str, float]]:
+    """The known sounds nearest to ``vector`` (1, 512), each with its cosine; none if the model does not say."""
+    names, known, _ = model.known_sounds
+    if known is None:
+        return []
+    best = (known @ vector[0]).cpu().topk(min(count, len(names)))
+    return [(names[i], float(cosine)) for cosine, i in zip(best.values, best.indices.tolist(), strict=True)]
 
 
 def mix(vectors: Sequence[Tensor], weights: Sequence[float]) -> Tensor:

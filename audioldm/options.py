@@ -245,6 +245,7 @@ BATCH = Option(
     metavar="N", shown="what the device is fast with",
 )  # fmt: skip
 MODEL = (MODEL_NAME, CHECKPOINT, TRANSLATOR, DEVICE, PRECISION, BATCH)
+SERVED = (MODEL_NAME, CHECKPOINT, DEVICE, PRECISION, BATCH)  # what a server settles for its visitors
 
 
 def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: bool = False) -> None:

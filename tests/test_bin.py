@@ -28,8 +28,10 @@ case "$1 $2" in
     echo "Collecting torch"
     sleep "${{PIP_SECONDS:-0}}"
     [ -z "$PIP_FAILS" ] || exit 1
-    printf '#!/bin/sh\\necho "ran in $PWD:" "$@"\\n' >"${{0%/*}}/audioldm"
-    chmod +x "${{0%/*}}/audioldm"
+    for command in audioldm audioldm-translator audioldm-web; do
+        printf '#!/bin/sh\\necho "ran in $PWD:" "$@"\\n' >"${{0%/*}}/$command"
+        chmod +x "${{0%/*}}/$command"
+    done
     for checker in lint-imports basedpyright; do
         printf '#!/bin/sh\necho "%s" "$@"\n[ "$CHECKER_FAILS" != %s ]\n' $checker $checker >"${{0%/*}}/$checker"
         chmod +x "${{0%/*}}/$checker"
@@ -122,6 +124,17 @@ def test_bin_test_adds_the_extra_and_bin_audioldm_uses_the_same_environment(clon
         code, out, _ = clone.run("bin/test", CHECKER_FAILS=checker)
         assert (code, out) == (1, f"{checks}-m pytest\n"), "the tests run all the same"
     assert [line.split()[-1] for line in clone.installations()] == [".", ".[test]"]
+
+
+def test_commands_with_other_extras_do_not_undo_each_other(clone: Clone):
+    for command in ("audioldm-web", "audioldm-translator", "audioldm-web", "audioldm", "audioldm-translator"):
+        assert clone.run(f"bin/{command}", "x")[:2] == (0, f"ran in {clone.root}: x\n")
+    assert [line.split()[-1] for line in clone.installations()] == [".[web]", ".[train]"]
+    with open(clone.root / "constraints.txt", "a") as out:
+        out.write("# changed\n")
+    for command in ("audioldm-web", "audioldm-translator"):
+        clone.run(f"bin/{command}")
+    assert len(clone.installations()) == 4
 
 
 def test_a_failed_installation_is_reported_and_done_anew(clone: Clone):

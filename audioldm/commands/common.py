@@ -168,9 +168,14 @@ class Progress:
     def _line(self, seconds: float) -> str:
         if self.total is None:
             return f"{self.done} {self.unit}s are done"
-        left = round(seconds / self.done * (self.total - self.done))
-        time_left = f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
-        return f"{self.done} of {self.total} {self.unit}s are done, about {time_left} left"
+        left = time_left(seconds / self.done * (self.total - self.done))
+        return f"{self.done} of {self.total} {self.unit}s are done, about {left} left"
+
+
+def time_left(seconds: float) -> str:
+    """ "90 s", "5 min" or "3 h"."""
+    left = round(seconds)
+    return f"{left} s" if left < 120 else f"{left // 60} min" if left < 7200 else f"{left // 3600} h"
 
 
 @dataclass(frozen=True)

@@ -20,25 +20,25 @@ MAX_BYTES = 1 << 16  # 512 numbers are 4 KB at most
 UNIT = 1e-5  # a vector as long as 1 within this is taken as it is, so that a saved one gives the same bytes
 
 
-def read_vector(path: str | Path) -> np.ndarray:
+def read_vector(path: str | Path, name: str | None = None) -> np.ndarray:
     """A vector from a .npy file, (D,) or (1, D) floats -> float32 (D,) of length 1. Nothing in it is run.
 
-    Raises InputError.
+    ``name`` stands for it in messages; None: its path. Raises InputError.
     """
     import numpy as np
 
-    file = Path(os.path.expanduser(path))
+    file, name = Path(os.path.expanduser(path)), str(path) if name is None else name
     if not file.is_file():
-        raise InputError(f"no such file: {path}")
+        raise InputError(f"no such file: {name}")
     try:
         if file.stat().st_size > MAX_BYTES:
-            raise InputError(f"{path} is too large to be one vector")
+            raise InputError(f"{name} is too large to be one vector")
         vector = np.load(file, allow_pickle=False)
     except InputError:
         raise
     except Exception:  # numpy raises all sorts on a damaged header
-        raise InputError(f"{path} is not a readable .npy file of numbers") from None
-    return as_vector(vector, str(path))
+        raise InputError(f"{name} is not a readable .npy file of numbers") from None
+    return as_vector(vector, name)
 
 
 def as_vector(vector: Any, name: str) -> np.ndarray:

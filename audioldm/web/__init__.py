@@ -1,0 +1,1 @@
+"""The page: what the command does, in a browser and for programs. Needs Gradio, the extra ``web``."""

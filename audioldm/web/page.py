@@ -1,0 +1,190 @@
+"""The page: fields left, sounds right. Everything that it does is make_results; this file only arranges and shows."""
+
+from __future__ import annotations
+
+import inspect
+from collections import defaultdict
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import gradio as gr
+from gradio import themes
+
+from ..commands.common import time_left
+from ..errors import InputError
+from .engine import Cancelled, Engine, Task
+from .form import connect, prompt_fields, refusal, settings
+from .request import Upload, for_page
+from .results import Result, make_results
+from .sessions import Sessions
+
+TITLE = "audioldm: a picture in, its sound out"
+SHOWN = 24  # results of a session that the page shows, the newest first
+CSS = """
+progress { width: 100%; height: 1.2em; }
+.result img { width: 100%; height: 110px; }
+"""
+
+
+def theme() -> themes.Base:
+    """Gradio's own, in the fonts of the visitor's system."""
+    return themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+
+
+def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
+    """The page over ``engine``, whose visitors' files are those of ``sessions``."""
+    running = Running()
+    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+        gr.Markdown(f"# {TITLE}")
+        with gr.Row():
+            with gr.Column():
+                fields = prompt_fields(engine, sessions.root / "examples") | settings(engine)
+                with gr.Row():
+                    make = gr.Button("Make the sound", variant="primary", elem_id="make")
+                    cancel = gr.Button("Cancel", variant="stop", elem_id="cancel")
+            with gr.Column():
+                status = gr.HTML(_said("Give a picture, words or a sound."), elem_id="status", label="Status")
+                history = gr.State([])
+                files = gr.File(label="Files of the last request", file_count="multiple", visible="hidden")
+                _show_results(history, fields)
+        event = gr.on(
+            [make.click, fields["words"].submit, fields["url"].submit],
+            _named_inputs(_generator(engine, sessions, running), list(fields)),
+            inputs=[history], inputs_kwargs=fields, outputs=[status, files, history],
+            api_name="generate", concurrency_id="engine", concurrency_limit=1, show_progress="minimal",
+            show_progress_on=[status], scroll_to_output=True,
+        )  # fmt: skip
+        event.failure(running.fault, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
+        cancel.click(
+            running.cancel, outputs=status, cancels=[event], queue=False, api_name="cancel", show_progress="hidden"
+        )
+        connect(engine, sessions, fields)
+
+        def leave(request: gr.Request) -> None:
+            sessions.remove(request.session_hash or "")
+
+        page.unload(leave)
+    return page
+
+
+class Running:
+    """The tasks of each visitor, and why the last one failed."""
+
+    def __init__(self) -> None:
+        self.faults: dict[str, str] = {}
+        self._tasks: dict[str, set[Task]] = defaultdict(set)
+
+    def add(self, session: str, task: Task) -> None:
+        self._tasks[session].add(task)
+
+    def remove(self, session: str, task: Task) -> None:
+        self._tasks[session].discard(task)
+        if not self._tasks[session]:
+            del self._tasks[session]
+
+    def cancel(self, request: gr.Request) -> str:
+        """Stop what this visitor waits for."""
+        for task in tuple(self._tasks.get(request.session_hash or "", ())):
+            task.cancel()
+        return _said("Cancelled.")
+
+    def fault(self, request: gr.Request) -> str:
+        """Say why the last task of this visitor failed."""
+        return _said(self.faults.pop(request.session_hash or "", "Nothing was made."), role="alert")
+
+
+def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
+    def generate(request: gr.Request, history: list[Result], **values: Any) -> Iterator[tuple[Any, Any, Any]]:
+        session = request.session_hash or ""
+        for upload in values.values():
+            if isinstance(upload, Upload):
+                sessions.keep(session, Path(upload.path))
+        folder = sessions.new_folder(session)
+        task = Task(engine, lambda task: make_results(engine, task, values, folder))
+        running.add(session, task)
+        try:
+            with task.running():
+                while not task.wait():
+                    yield _progress(task), gr.skip(), gr.skip()
+                results = task.result
+        except Cancelled:
+            yield _said("Cancelled."), gr.skip(), gr.skip()
+            return
+        except InputError as error:
+            running.faults[session] = for_page(str(error))
+            raise refusal(error) from None
+        finally:
+            running.remove(session, task)
+        paths = [str(path) for result in results for path in (result.wav, result.json)]
+        yield _finished(results), paths, [*results, *history][:SHOWN]
+
+    return generate
+
+
+def _named_inputs(function: Any, names: list[str]) -> Any:
+    """``function`` with its keywords in its signature, from which Gradio's API takes names and defaults."""
+    keywords = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in names]
+    first = [one for one in inspect.signature(function).parameters.values() if one.kind is one.POSITIONAL_OR_KEYWORD]
+    function.__signature__ = inspect.Signature([*first, *keywords])
+    return function
+
+
+def _progress(task: Task) -> str:
+    if not task.total:
+        return f'<p role="status">{escape(task.text)} …</p>'
+    left = task.seconds_left
+    more = "" if left is None else f", about {time_left(left)} left"
+    return (
+        f'<progress max="{task.total}" value="{task.done}" aria-label="Progress"></progress>'
+        f"<p>{escape(task.text)}: step {task.done} of {task.total}{more}</p>"
+    )
+
+
+def _said(text: str, role: str = "status") -> str:
+    return f'<p role="{role}">{escape(text)}</p>'
+
+
+def _finished(results: list[Result]) -> str:
+    count = "The sound is" if len(results) == 1 else f"{len(results)} sounds are"
+    return _said(f"{count} made.")
+
+
+def _show_results(history: gr.State, fields: dict[str, Any]) -> None:
+    @gr.render(inputs=[history], triggers=[history.change])
+    def show(results: list[Result]) -> None:
+        for result in results:
+            with gr.Column(variant="panel", elem_classes="result"):
+                _show(result, fields)
+
+
+def _show(result: Result, fields: dict[str, Any]) -> None:
+    about = f"seed {result.seed}, {result.seconds:g} s"
+    gr.Audio(
+        str(result.wav), label=f"{result.title} ({about})", interactive=False, buttons=[], key=f"{result.wav}",
+        type="filepath",
+    )  # fmt: skip
+    alt = escape(f"log-mel spectrogram of {result.title}")
+    lines = "".join(f"<p>{escape(line)}</p>" for line in _lines(result))
+    gr.HTML(f'<img src="gradio_api/file={quote(str(result.picture))}" alt="{alt}">{lines}', key=f"{result.picture}")
+    with gr.Row():
+        gr.DownloadButton("WAV", str(result.wav), size="sm")
+        gr.DownloadButton("JSON", str(result.json), size="sm")
+        gr.DownloadButton("Embedding", str(result.vector), size="sm")
+        again = gr.Button("Again with this seed", size="sm")
+        use = gr.Button("Use as sound prompt", size="sm")
+    again.click(
+        lambda: (result.seed, 1, 1), outputs=[fields["seed"], fields["batchsize"], fields["n_candidates"]],
+        api_visibility="private", queue=False,
+    )  # fmt: skip
+    use.click(lambda: str(result.wav), outputs=fields["sound"], api_visibility="private", queue=False)
+
+
+def _lines(result: Result) -> list[str]:
+    near = ", ".join(f"{name} {cosine:.2f}" for name, cosine in result.nearest)
+    return [*([f"What the model sees (known sounds nearest to the picture, with the cosine): {near}"] if near else []),
+            *(f"{note[:1].upper()}{note[1:]}." for note in result.notes)]  # fmt: skip
+
+

@@ -1,0 +1,127 @@
+"""What a visitor sends → a Job. Words are words and addresses are addresses: nothing names a file of the server."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from translator.files import printable
+
+from ..commands.common import Job, given_options
+from ..conditioning import check_weights
+from ..errors import InputError
+from ..inputs.images import decode_image, load_image
+from ..inputs.prompt import Prompt, read_prompt
+from ..inputs.sounds import read_original
+from ..inputs.vector import read_vector
+from ..inputs.web import LIMITS
+from ..options import EDITING, MODE, SAMPLING, Option
+
+SOURCES = ("picture", "words", "sound", "vector")  # what is mixed, each with a weight, in this order
+MAX_UPLOAD = 100_000_000  # bytes: ten minutes of a sound as WAV; a picture may have what one from the web may
+
+ADDRESS = re.compile(r"https?://|data:(?!\s)", re.I)
+
+OnNote = Callable[[str], object]
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that a visitor sent: where it lies, and its name there."""
+
+    path: str
+    name: str
+
+
+def named(upload: Upload) -> BinaryIO:
+    """The content of an upload as an open file, under the visitor's name of it."""
+    file: Any = io.BytesIO(Path(upload.path).read_bytes())
+    file.name = upload.name
+    return file
+
+
+def read_job(values: Mapping[str, Any], on_note: OnNote) -> Job:
+    """The job that the fields say. Raises InputError.
+
+    ``values``: picture, sound and vector (Upload or None), url, words and negative_prompt (str), the weight of each as
+    <name>_weight, translator, and options by name; what is missing or None is left to the model.
+    """
+    given = {option.name: _plain(option, values.get(option.name)) for option in (*SAMPLING, *EDITING)}
+    mode = given["mode"] = given["mode"] or MODE.default
+    MODE.check(mode)
+    edits, original = mode != MODE.default, None
+    sound: Upload | None = values.get("sound")
+    if edits:
+        if sound is None:
+            raise InputError("this mode begins with a sound: upload or record one")
+        original = read_original(named(sound), mode, given["duration"], on_note)
+    given = given_options(given, original)
+    read: dict[str, Callable[[], Prompt | None]] = {
+        "picture": lambda: _picture(values.get("picture"), _text(values, "url"), on_note),
+        "words": lambda: _words_or_address(_text(values, "words"), on_note),
+        "sound": lambda: read_prompt(audio_file=named(sound), on_note=on_note) if sound and not edits else None,
+        "vector": lambda: _vector(values.get("vector")),
+    }
+    found = {source: prompt for source in SOURCES if (prompt := read[source]()) is not None}
+    if not found:
+        more = " for what is new in the sound" if edits else " or a sound"
+        raise InputError(f"give a picture or words{more}")
+    weights = tuple(1.0 if (weight := values.get(f"{source}_weight")) is None else weight for source in found)
+    return Job(
+        given,
+        tuple(found.values()),
+        None if weights == (1.0,) else check_weights(weights, len(found)),
+        _words_or_address(_text(values, "negative_prompt"), on_note),
+        original,
+        values.get("translator") or None,
+    )
+
+
+def _plain(option: Option, value: Any) -> Any:
+    """A pair as a tuple, 7.0 as 7 where a whole number belongs; nothing, and what an empty field sends, as None."""
+    if isinstance(value, list):
+        return tuple(value) or None
+    if option.kind is int and isinstance(value, float) and value.is_integer():
+        return int(value)
+    return None if value == "" else value
+
+
+def for_page(sentence: str) -> str:
+    """An error of ours without the flags of the command, which a visitor does not know."""
+    return re.sub(r"--(?=\w)", "", re.sub(r" \(--?\w+\)|; give it with -\w\b", "", sentence))
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    return str(values.get(name) or "").strip()
+
+
+def _words_or_address(text: str, on_note: OnNote) -> Prompt | None:
+    """As -t takes them, but for names of files."""
+    if ADDRESS.match(text):
+        return Prompt("image", text, load_image(text, on_note=on_note))
+    words = text.encode(errors="replace").decode()
+    return Prompt("text", words, words) if words else None
+
+
+def _picture(upload: Upload | None, url: str, on_note: OnNote) -> Prompt | None:
+    if upload and url:
+        raise InputError("give the picture or its address, not both")
+    if url and not ADDRESS.match(url):
+        raise InputError("the address of a picture begins with http:// or https://")
+    if not upload:
+        return _words_or_address(url, on_note)
+    name = printable(upload.name)
+    if Path(upload.path).stat().st_size > LIMITS.max_bytes:
+        raise InputError(f"{name} has more than {LIMITS.max_bytes / 1e6:.0f} MB, the limit for pictures here")
+    data = Path(upload.path).read_bytes()
+    return Prompt("image", upload.name, decode_image(data, name, LIMITS, on_note=on_note))
+
+
+def _vector(upload: Upload | None) -> Prompt | None:
+    if upload is None:
+        return None
+    return Prompt("vector", upload.name, read_vector(upload.path, printable(upload.name)))

@@ -1,0 +1,104 @@
+"""From a Job to what the page shows of its sounds: files in a folder of the visitor's, and what the model saw."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .. import conditioning
+from ..commands import common
+from ..errors import InputError
+from ..outputs.destination import Destination
+from ..registry import did_you_mean
+from .request import read_job
+
+if TYPE_CHECKING:
+    from .engine import Engine, Task
+
+NEAREST = 5  # known sounds shown for a picture
+QUIET, LOUD = -11.0, 2.0  # natural logarithms of magnitude: the darkest and the brightest of the picture
+BAND, COLUMN = 3, 2  # pixels of the picture for each mel band, and for each frame
+# Anchors of a colour scale from black over red to pale yellow, even in lightness as seen.
+COLOURS = np.array([[0, 0, 4], [59, 15, 112], [140, 41, 129], [222, 73, 104], [254, 159, 109], [252, 253, 191]])
+
+
+@dataclass(frozen=True)
+class Result:
+    """One sound: its files, the seed that makes it alone, and what the page says about it."""
+
+    wav: Path
+    json: Path
+    picture: Path  # of its log-mel spectrogram
+    vector: Path  # the condition as .npy
+    title: str
+    seed: int
+    seconds: float
+    nearest: tuple[tuple[str, float], ...]  # known sounds with their cosine, where a picture was a prompt
+    notes: tuple[str, ...]
+
+
+def make_results(engine: Engine, task: Task, values: Mapping[str, Any], folder: Path) -> list[Result]:
+    """Make the sounds that the fields ask for, into ``folder``; for the holder of the engine's lock.
+
+    Raises InputError, and Cancelled.
+    """
+    began, notes = time.perf_counter(), []
+    task.text = "Reading the prompts"
+    job = read_job(values, notes.append)
+    task.check()
+    task.text = "Loading the model"
+    model = engine.load(values.get("model_name") or None)
+    if job.translator and job.translator not in (fitting := engine.translators(values.get("model_name") or None)):
+        raise InputError(f'unknown translator "{job.translator}"{did_you_mean(job.translator, fitting)}')
+    options = job.check(model)
+    task.text = "Reading the prompts"
+    conditions = common.condition(model, job, notes.append)
+    pictures = [prompt for prompt in job.prompts if prompt.kind == "image"]
+    near: list[tuple[str, float]] = []
+    if pictures:
+        seen = conditioning.encode_prompt(model, pictures[0], job.translator, lambda note: None)
+        near = [(name.replace("_", " "), cosine) for name, cosine in conditioning.nearest(model, seen, NEAREST)]
+    names = [prompt.source.replace("/", " ") if prompt.kind == "text" else prompt.source for prompt in job.prompts]
+    destination = Destination.plan(str(folder), None, names, options.batchsize, str(folder / "prompt.npy"))
+    vector = destination.write_embedding(conditions[0][0].cpu().numpy())
+    assert vector is not None
+    task.text = "Making the sound" if options.batchsize == 1 else "Making the sounds"
+    task.begin(common.steps(options))
+    results = []
+    for sound, record in common.make(model, job, options, conditions, began, task.step, notes.append):
+        wav = destination.write(sound.item, sound.wave, record)
+        title = " + ".join(_short(prompt.shown) for prompt in job.prompts)
+        results.append(Result(
+            wav, wav.with_suffix(".json"), draw(sound.wave, wav.with_suffix(".png")), vector, title, sound.noise_seed,
+            len(sound.wave) / 16_000, tuple(near), tuple(dict.fromkeys(notes)),
+        ))  # fmt: skip
+    return results
+
+
+def _short(text: str) -> str:
+    text = " ".join(text.split())
+    text = re.sub(r"^https?://[^/]*/(.*/)?(?=[^/])", "", text)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def draw(wave: np.ndarray, path: Path) -> Path:
+    """Write the log-mel spectrogram of float32 (N,) at 16 kHz as a PNG, low notes at the bottom."""
+    import torch
+    from PIL import Image
+
+    from ..audio import N_FFT, log_mel
+
+    padded = np.pad(wave, (0, max(0, N_FFT - len(wave))))
+    mel = log_mel(torch.from_numpy(padded)[None])[0, 0].numpy().T[::-1]
+    shade = np.clip((mel - QUIET) / (LOUD - QUIET), 0, 1) * (len(COLOURS) - 1)
+    rgb = np.stack([np.interp(shade, range(len(COLOURS)), COLOURS[:, c]) for c in range(3)], axis=-1)
+    image = Image.fromarray(rgb.round().astype(np.uint8))
+    width = min(2000, image.width * COLUMN)
+    image.resize((width, image.height * BAND), Image.Resampling.BILINEAR).save(path)
+    return path

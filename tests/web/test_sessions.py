@@ -1,0 +1,127 @@
+"""Files of visitors are there while they are, and no longer; a request ends when it is cancelled or takes too long."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from audioldm.errors import InputError
+from audioldm.web.engine import Cancelled, Engine, Task
+from audioldm.web.sessions import SILENT_S, UNUSED_S, Sessions
+
+
+def write(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("x")
+    return path
+
+
+def test_what_a_visitor_has_goes_with_the_visitor(tmp_path: Path):
+    root, outside = tmp_path / "root", write(tmp_path / "outside")
+    example = write(root / "a" / "example.jpg")
+    sessions = Sessions(root)
+    sessions.protect()
+    shared, own = write(root / "b" / "shared.jpg"), write(root / "c" / "own.jpg")
+    result = write(sessions.new_folder("ann") / "x.wav")
+    for path in (shared, own, example, outside):
+        sessions.keep("ann", path)
+    sessions.keep("bob", shared)
+    sessions.remove("ann")
+    assert not result.exists() and not result.parent.exists() and not own.exists()
+    assert shared.exists() and example.exists() and outside.exists()
+    sessions.remove("bob")
+    sessions.remove("nobody")
+    assert not shared.exists() and example.exists()
+
+
+def test_what_nobody_asks_for_any_more_goes_too(tmp_path: Path):
+    sessions = Sessions(tmp_path)
+    used, unused = write(tmp_path / "a" / "used.jpg"), write(tmp_path / "b" / "unused.jpg")
+    sessions.keep("ann", used)
+    sessions.sweep()
+    assert used.exists() and unused.exists()
+    sessions.sweep(time.time() + UNUSED_S + 1)
+    assert used.exists() and not unused.exists()
+    sessions.sweep(time.time() + SILENT_S + 1)
+    assert not used.exists()
+
+
+@pytest.fixture
+def engine(tiny_folder: Path) -> Engine:
+    return Engine(str(tiny_folder), None, device="cpu", time_limit=30)
+
+
+def finished(task: Task) -> bool:
+    deadline = time.monotonic() + 20
+    while not task.wait() and time.monotonic() < deadline:
+        pass
+    return task.wait()
+
+
+def test_leaving_the_block_stops_the_work(engine: Engine):
+    steps = []
+
+    def work(task: Task) -> None:
+        while True:
+            steps.append(time.sleep(0.01))
+            task.step()
+
+    task = Task(engine, work)
+    with task.running():
+        while len(steps) < 3:
+            time.sleep(0.01)
+    assert finished(task) and not engine.lock.locked()
+    with pytest.raises(Cancelled):
+        _ = task.result
+
+
+def test_who_waits_can_go_and_the_next_one_has_the_turn(engine: Engine):
+    release = threading.Event()
+    first, second, third = (Task(engine, lambda task: release.wait(20)) for _ in range(3))
+    with first.running():
+        with second.running():
+            assert not second.wait()
+        with third.running():
+            release.set()
+            assert finished(first) and finished(third) and finished(second)
+            assert first.result and third.result
+            with pytest.raises(Cancelled):
+                _ = second.result
+
+
+def test_a_request_may_not_take_for_ever(tiny_folder: Path):
+    def work(task: Task) -> None:
+        while True:
+            time.sleep(0.01)
+            task.step()
+
+    task = Task(Engine(str(tiny_folder), None, device="cpu", time_limit=0.1), work)
+    with task.running():
+        assert finished(task)
+    with pytest.raises(InputError, match="longer than the 0.1 seconds that this server allows"):
+        _ = task.result
+
+
+def test_a_fault_of_ours_is_a_sentence_and_the_engine_goes_on(engine: Engine, capsys: pytest.CaptureFixture[str]):
+    task = Task(engine, lambda task: 1 / 0)
+    with task.running():
+        assert finished(task)
+    with pytest.raises(InputError, match="^ZeroDivisionError: division by zero$"):
+        _ = task.result
+    assert "Traceback" in capsys.readouterr().err and not engine.lock.locked()
+
+
+def test_models_by_name_and_no_path(engine: Engine, tiny_folder: Path):
+    assert engine.models()[0] == "tiny" and "starter" in engine.models()
+    assert engine.translators(None)[0] == "tiny_cos" and engine.translators(None)[-1] == "memory"
+    for name in (str(tiny_folder), "/etc", "audioldm-l-full"):
+        with pytest.raises(InputError, match="is not installed on this server"):
+            engine.open(name)
+    first = engine.load(None)
+    _ = first.vae
+    with engine.lock:
+        engine.load("starter")
+    assert "vae" not in first.__dict__ and engine.load("tiny") is first
