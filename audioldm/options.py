@@ -32,7 +32,7 @@ class Option:
     metavar: str | tuple[str, ...] | None = None
     values: int | str = 1  # after the flag: so many, or "+" for any number; "append": the flag may be repeated
     once: bool = False  # refuse the flag twice, where the first value would be lost
-    default: object = None  # None: left to the model, or nothing
+    default: Any = None  # None: left to the model, or nothing
     shown: str = ""  # the default in the help of the command
 
     def check(self, value: object) -> None:
