@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .errors import InputError
 
@@ -263,7 +263,7 @@ def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: boo
 
 def _number(name: str, value: object, low: float, high: float, unit: str = "") -> None:
     # Written so that NaN, which compares false with everything, fails.
-    if not (isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= float(value) <= high):
+    if not (isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= cast(Any, value) <= high):
         raise InputError(f"the {name} must be a number from {low} to {high}{unit}, not {_shown(value)}")
 
 

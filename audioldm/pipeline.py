@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import numbers
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
@@ -209,6 +210,7 @@ def _waves(
     options = GenerateOptions.build(given, model.defaults)
     if not isinstance(translator, str | PathLike | None):
         raise InputError(f"translator must be a name or a file, not {type(translator).__name__}")
+    translator = None if translator is None else os.fspath(translator)
     weights = check_weights(weights, len(prompts))
     against = read_negative(negative_prompt, options.guidance_scale)
     negative = None if against is None else encode_prompt(model, against, translator)

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from translator.files import slug
+from translator.files import output_path, slug
 
 from .errors import InputError, missing_name
 from .inputs.samples import as_float
+from .inputs.vector import to_numpy
 from .outputs.destination import Destination, check_folder, get_time
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ GONE = {
 
 log = logging.getLogger("audioldm")
 
+MOST_CHANNELS = 32  # an array of fewer samples than that, and of more sounds, is one of (samples, channels)
 GRID = 2.5  # seconds: upstream's durations are multiples of it; here any duration from 0.5 s on works
 
 
@@ -61,12 +63,13 @@ def save_wave(waveform: object, savepath: str | Path, name: str | Sequence[str] 
     Raises InputError, also if the folder cannot be written.
     """
     waves = _waves(waveform)
-    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else list(name or ())
+    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else name
+    names = list(names) if isinstance(names, list | tuple) else []
     if len(names) != len(waves) or not all(isinstance(one, str | os.PathLike) for one in names):
         raise InputError(f"there are {len(waves)} sounds: give save_wave one name, or a list of {len(waves)} names")
     if not isinstance(savepath, str | os.PathLike):
         raise InputError("savepath must be the name of a folder")
-    folder = Path(os.path.expanduser(savepath))
+    folder = output_path(savepath)
     check_folder(folder)
     return [
         Destination(folder, slug(_without_ending(os.fsdecode(one))), count=len(waves)).write(index, wave)
@@ -82,15 +85,12 @@ def _waves(waveform: object) -> list[np.ndarray]:
     """Each wave as float32 (N,) within ±1. Raises InputError."""
     import numpy as np
 
-    try:
-        values = np.asarray(waveform)
-        shape = values.shape
-    except Exception:  # a tensor on a GPU, a ragged list
-        raise InputError("the waveform is not an array that can be read; give (sounds, 1, samples)") from None
+    values = to_numpy(waveform, "the waveform is not an array that can be read; give (sounds, 1, samples)")
+    shape = values.shape
     if values.ndim == 3 and values.shape[1] == 1:
         values = values[:, 0]
     values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or not values.size:
+    if values.ndim != 2 or not values.size or values.shape[1] < MOST_CHANNELS < len(values):
         raise InputError(f"the waveform has the shape {shape}; give (sounds, 1, samples)")
     values = as_float(values, "the waveform")
     if not np.isfinite(values).all():

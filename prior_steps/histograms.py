@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audioldm.errors import InputError
-from translator.files import write_new
+from translator.files import output_path, write_new
 from translator.programs import pip_install
 from translator.shards.parquet import Shard, open_shards
 
@@ -119,7 +119,7 @@ def work(argv: Sequence[str] | None) -> int:
         "--out", default="build/norms.png", metavar="FILE", help="new file, with a .json beside [%(default)s]"
     )
     args = p.parse_args(argv)
-    out = Path(os.path.expanduser(args.out))
+    out = output_path(args.out)
     if out.suffix != ".png":
         raise InputError(f"{out} must end in .png")
     found = norms(open_shards(args.shards))

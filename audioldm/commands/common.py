@@ -55,6 +55,11 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
         for variable, value in MACHINE.items():
             os.environ.setdefault(variable, value)
     try:
+        os.getcwd()  # torch's libraries would end the process without it
+    except OSError:
+        _say(f"{name}: error: the current folder does not exist any more; change to another one")
+        return BAD_INPUT
+    try:
         with _configured_logging(debug):
             return run()
     except InputError as error:
@@ -68,6 +73,12 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout is gone; let the interpreter's last flush succeed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:  # a full disk, a closed device …
+        if debug:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        _say(f"{name}: error: {error.strerror or _one_line(error)}{where}")
         return FAILED
     except Exception as error:
         if debug:

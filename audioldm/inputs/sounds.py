@@ -73,6 +73,8 @@ def read_mono(source: Any, seconds: float | None = None, on_note: OnNote = log.w
 
     samples = read_samples(source, seconds, on_note)
     name = printable(samples.name)
+    if not len(samples.values):
+        raise InputError(f"{name} contains no sound: it is empty")
     mono = _mixed(samples.values, name, on_note)
     loudest = float(np.abs(mono).max(initial=0))
     gain = 1.0 if loudest <= 1 else 1 / loudest

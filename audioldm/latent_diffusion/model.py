@@ -53,6 +53,7 @@ class LatentDiffusion:
     def __init__(
         self, folder: ModelFolder, device: str = "auto", precision: str = "auto", batch: int | None = None
     ) -> None:
+        device = str(device)  # torch.device, for one
         if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", device):
             raise InputError(f'unknown device "{device}"; use auto, cpu, cuda or mps')
         PRECISION.check(precision)

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from translator.files import sha256, slug, write_new
+from translator.files import output_path, sha256, slug, write_new
 
 from .. import registry
 from ..errors import InputError
@@ -53,6 +53,7 @@ def check_folder(folder: Path) -> tuple[Path, ...]:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a folder's name"
+        reason = "it is a file" if isinstance(error, FileExistsError) else reason
         raise InputError(f"cannot write to the output folder {folder}: {reason}") from None
     return made
 
@@ -89,14 +90,14 @@ class Destination:
         if embedding is not None:
             if not embedding.lower().endswith(SUFFIX):
                 raise InputError(f"the embedding file must end in {SUFFIX}, not {embedding}")
-            _refuse_existing(Path(os.path.expanduser(embedding)), beside=False)
+            _refuse_existing(output_path(embedding), beside=False)
         prompt = prompts if isinstance(prompts, str) else prompts[0]
         if not isinstance(prompts, str) and len(prompts) > 1:
             prompt = " ".join(slug(one) for one in prompts)
         if file is None:
-            destination = cls(Path(os.path.expanduser(folder)), f"{get_time()}_{slug(prompt)}", count=count)
+            destination = cls(output_path(folder), f"{get_time()}_{slug(prompt)}", count=count)
         else:
-            path = Path(os.path.expanduser(file))
+            path = output_path(file)
             if path.suffix.lower() != ".wav":
                 raise InputError(f"the output file must end in .wav, not {file}")
             destination = cls(path.parent, path.stem, path, count)
@@ -105,7 +106,7 @@ class Destination:
         made = check_folder(destination.folder)
         if embedding is None:
             return dataclasses.replace(destination, made=made)
-        path = Path(os.path.expanduser(embedding))
+        path = output_path(embedding)
         try:
             made = (*check_folder(path.parent), *made)
         except InputError:

@@ -25,7 +25,7 @@ class Manifest:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(os.path.expanduser(folder))
+        self.folder = files.output_path(folder)
         self.path = self.folder / NAME
         self._done: dict[str, dict[tuple[str, ...], None]] = {}  # by key, the files of each time it was made
         self._made = check_folder(self.folder)

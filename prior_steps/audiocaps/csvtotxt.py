@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from audioldm.errors import InputError
-from translator.files import writing_folder
+from translator.files import output_path, writing_folder
 from translator.shards.parquet import open_shards
 from translator.shards.text_files import write_text_pair
 
@@ -31,7 +31,7 @@ def export(shards: Sequence[str | Path], out: str | Path, limit: int | None = No
 
     Raises InputError: there are no shards, they lack CLAP's vectors, or ``out`` exists or cannot be written.
     """
-    out = Path(os.path.expanduser(out))
+    out = output_path(out)
     if os.path.lexists(out):
         raise InputError(f"{out} already exists; refusing to overwrite")
     found = open_shards(shards)
