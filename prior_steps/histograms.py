@@ -113,7 +113,7 @@ def work(argv: Sequence[str] | None) -> int:
     """Run the command; returns the exit code. Raises InputError."""
     example = "build/embeddings/audiocaps --out build/norms.png"
     about = "Draw histograms of the norms of shards' vectors, and print advice."
-    p = command.parser(MODULE, about, example, "after prior_steps.audiocaps.embedding")
+    p = command.parser(MODULE, about, example, "after audioldm-embed audiocaps")
     p.add_argument("shards", nargs="+", metavar="PATH", help="shards, or folders of shards")
     p.add_argument(
         "--out", default="build/norms.png", metavar="FILE", help="new file, with a .json beside [%(default)s]"

@@ -247,13 +247,13 @@ def install_file(file: Path, model: HostModel, *, replace: bool = False) -> None
 
 
 def import_text_files(args: argparse.Namespace, host: Host) -> None:
-    """Convert a folder of text files to a shard."""
-    from .shards.text_files import import_folder
+    """Convert a folder of text files, or two tables, to a shard."""
+    from .shards.text_files import import_pairs
 
     spaces = tuple(args.spaces) if args.spaces else host(args.model).spaces if args.model else None
     if spaces is None:
-        raise InputError("text files do not name their spaces: give --model or --spaces CLIP CLAP")
-    count = import_folder(args.folder, args.out, args.source, args.kind, *spaces)
+        raise InputError("vectors do not name their spaces: give --model or --spaces CLIP CLAP")
+    count = import_pairs(args.files, args.out, args.source, args.kind, *spaces)
     _say(f"{count} pairs in {args.out}")
 
 

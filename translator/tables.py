@@ -25,7 +25,7 @@ from .files import printable
 DELIMITERS = ",;\t|"
 HEAD = 1 << 16  # bytes; they decide on the encoding and the line ends
 MAX_LINE = 1 << 20  # characters; a longer line is not read
-MAX_JOINED = 100  # lines of a record whose quoted fields contain line breaks
+MAX_JOINED = 200  # lines of a record whose quoted fields contain line breaks; a printed vector of 512 has 86 to 128
 UNREADABLE = f"is not UTF-8 text (save the file as UTF-8), or is longer than {MAX_LINE >> 20} MiB"
 # A text that has many zero bytes is UTF-16 without a byte order mark, or no text at all.
 MOST_ZEROS = 1 / 8

@@ -24,6 +24,7 @@ TIME = re.compile(r"(\d+):(\d\d):(\d\d\.?\d*)")  # how Matroska writes a track's
 CUT = re.compile(r"^ *(?:data|SSND|riff) : (\d+) \(should be (\d+)\)", re.M)  # libsndfile's remark, in bytes
 UNLIMITED = 0x7FFF_0000  # bytes; recorders that do not know the length write more
 BLOCK = 1 << 20  # samples of each channel, read at once
+MAX_VALUES = 400_000_000  # samples of all channels, 1.6 GB; a small file of silence may decode to many more
 LOOKED_AT = 1 << 20  # bytes at the beginning or end of a file
 SLACK = 0.06  # seconds by which whole files differ from what they say, by the coder's delay
 WEEK = 7 * 86_400  # seconds; what claims more is not believed
@@ -49,7 +50,13 @@ class Decoded:
         return not self.why and 0 < self.seconds >= self.claimed - max(SLACK, self.claimed / 500)
 
 
+def _refuse_too_many(values: float, seconds: float | None, name: str) -> None:
+    if seconds is not None and values > MAX_VALUES:  # None: the user's own file, as long as it is
+        raise InputError(f"{name} is too large to decode: use a shorter part, fewer channels or a lower rate")
+
+
 def by_sndfile(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
+    """Raises InputError if that is more than MAX_VALUES samples."""
     import numpy as np
     import soundfile
 
@@ -58,6 +65,7 @@ def by_sndfile(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
     try:
         with soundfile.SoundFile(file) as sound:
             rate, wanted = sound.samplerate, math.inf if seconds is None else round(seconds * sound.samplerate)
+            _refuse_too_many(sound.channels * min(sound.frames, wanted), seconds, name)
             parts.append(np.zeros((0, sound.channels), np.float32))
             while wanted > 0 and len(part := sound.read(int(min(wanted, BLOCK)), "float32", always_2d=True)):
                 parts.append(part)
@@ -66,13 +74,15 @@ def by_sndfile(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
                 said = [(int(one), int(other)) for one, other in CUT.findall(sound.extra_info)]
                 share = max((one / other for one, other in said if other < one < UNLIMITED), default=1)
                 claimed = share * max(sound.frames, sum(map(len, parts))) / rate
+    except InputError:
+        raise
     except (soundfile.LibsndfileError, RuntimeError, TypeError, ValueError) as error:
         why = DAMAGED if "malformed" in str(error) or parts else UNKNOWN
     return Decoded(np.concatenate(parts) if parts else None, rate, claimed if claimed < WEEK else 0, why)
 
 
 def by_av(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
-    """Raises InputError if the file has no sound track, or one of more channels than FFmpeg's frames hold."""
+    """Raises InputError if the file has no sound track, too many samples, or more channels than FFmpeg's frames hold."""
     import av
     import numpy as np
 
@@ -97,6 +107,7 @@ def by_av(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
                 for part in resampler.resample(frame):
                     parts.append(part.to_ndarray())
                     count += parts[-1].shape[1]
+                _refuse_too_many(count * frame.layout.nb_channels, seconds, name)
                 if seconds is not None and count >= seconds * rate:
                     claimed = 0.0
                     break

@@ -64,7 +64,9 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
         connect(engine, sessions, fields)
 
         def leave(request: gr.Request) -> None:
-            sessions.remove(request.session_hash or "")
+            session = request.session_hash or ""
+            running.faults.pop(session, None)
+            sessions.remove(session)
 
         page.unload(leave)
     return page

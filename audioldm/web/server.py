@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -75,6 +76,7 @@ def serve(engine: Engine, host: str, port: int | None, announce: Callable[[str],
         announce(f"http://{shown}:{port}/")
         threading.Thread(target=engine.warm_up, daemon=True, name="audioldm-warm-up").start()
         while not stop.wait(SWEEP_S):
-            sessions.sweep()
+            with contextlib.suppress(OSError):  # a file that Gradio removed meanwhile
+                sessions.sweep()
         page.close(verbose=False)
     return 0

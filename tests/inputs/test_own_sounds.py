@@ -397,3 +397,15 @@ def test_a_name_in_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name:
 def test_more_that_is_no_sound(given: object, says: str) -> None:
     with pytest.raises(InputError, match=says):
         read_prompt(audio_file=given)
+
+
+@pytest.mark.parametrize("codec", ["flac", "aac"])
+def test_a_small_file_of_a_great_many_samples_is_refused(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / ("a.flac" if codec == "flac" else "a.m4a"), codec, np.zeros(2 * RATE, np.float32))
+    monkeypatch.setattr("audioldm.inputs.decoding.MAX_VALUES", RATE)
+    with pytest.raises(InputError, match="is too large to decode"):
+        read_samples(path, 600)
+    assert len(read_samples(path, 0.5).values) == RATE // 2
+    assert get_duration(path) == pytest.approx(2, abs=0.1)

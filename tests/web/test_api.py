@@ -152,6 +152,14 @@ def test_a_field_for_a_file_takes_uploads_only(site: Site, name: str, path: str)
     assert "not uploaded" in answer or "is uploaded, not given by its address" in answer
 
 
+@pytest.mark.parametrize("name", ["picture", "sound", "vector"])
+def test_a_folder_is_no_upload(site: Site, name: str):
+    (root,) = site.files.glob("audioldm-web-*")
+    for path in (root, root / "missing.png"):
+        answer = raw(site, words="x", **{name: {"path": str(path), "meta": {"_type": "gradio.FileData"}}})
+        assert "event: error" in answer and "upload it again" in answer
+
+
 def test_nothing_of_the_server_is_served_and_nothing_fetched(site: Site):
     for path in (
         "file=/etc/passwd", "gradio_api/file=/etc/passwd", f"gradio_api/file={DOG}",
