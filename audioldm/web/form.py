@@ -142,7 +142,7 @@ def connect(engine: Engine, sessions: Sessions, fields: dict[str, Any]) -> None:
         numbers = [gr.update(placeholder=f"{getattr(defaults, option.name):g}") for option in counted]
         return [gr.update(choices=choices, value=""), *numbers]
 
-    mute: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+    mute: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     edits = [fields[option.name] for option in EDITING[1:]]
     fields["mode"].change(show_edit, [fields["mode"], fields["sound"]], edits, **mute)
     fields["sound"].change(heard, fields["sound"], fields["time_range"], **mute)
