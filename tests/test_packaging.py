@@ -160,6 +160,12 @@ def test_no_path_of_one_machine_and_no_package_host():
     assert not found
 
 
+def test_no_placeholder_and_no_conflict_is_left():
+    texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in repository_files() if path.suffix == ".md"}
+    assert Path("README.md") in texts
+    assert not [path for path, text in texts.items() if re.search(r"@@[A-Z]+@@|^[<>]{7} ", text, re.MULTILINE)]
+
+
 def test_the_starter_is_small():
     total = sum(p.stat().st_size for p in (ROOT / "models" / "starter").rglob("*") if p.is_file())
     assert 1e6 < total <= 60e6

@@ -82,7 +82,7 @@ def by_sndfile(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
 
 
 def by_av(file: BinaryIO, name: str, seconds: float | None) -> Decoded:
-    """Raises InputError if the file has no sound track, too many samples, or more channels than FFmpeg's frames hold."""
+    """Raises InputError: no sound track, too many samples, or more channels than FFmpeg's frames hold."""
     import av
     import numpy as np
 

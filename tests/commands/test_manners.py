@@ -314,6 +314,21 @@ def test_what_is_wrong_is_an_input_error(tiny_model, call) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("given, expected", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(given: str | None, expected: str) -> None:
+    """Where other programs have the cores, threads that wait actively take five times as long."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = (
+        "import os; from audioldm.commands.common import command\n"
+        "raise SystemExit(command(lambda: print(os.environ['OMP_WAIT_POLICY']) or 0, as_program=True))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        env=environment | ({"OMP_WAIT_POLICY": given} if given else {}),
+    )  # fmt: skip
+    assert run.stdout.split() == [expected]
+
+
 # 11 and 16: where results go
 
 

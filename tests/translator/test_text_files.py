@@ -14,7 +14,14 @@ from pairs import CLAP, CLIP
 
 from translator import InputError
 from translator.shards.parquet import open_shards
-from translator.shards.text_files import MAX_BYTES, import_pairs, read_text_pair, text_pairs, write_text_pair
+from translator.shards.text_files import (
+    MAX_BYTES,
+    import_pairs,
+    read_text_pair,
+    table_pairs,
+    text_pairs,
+    write_text_pair,
+)
 
 
 def pair(seed: int = 0, dim: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -231,3 +238,24 @@ def test_the_tables_that_the_thesis_made_before(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="one folder of text files, or two tables"):
         import_pairs([numbers, lists, printed], tmp_path / "x.parquet", "audiocaps", "text", CLIP, CLAP)
     assert not (tmp_path / "x.parquet").exists()
+
+
+@pytest.mark.parametrize("header", [None, [""], ["Unnamed: 0"]])
+def test_no_pair_is_lost_to_a_missing_header_and_no_row_number_is_taken_for_a_number(
+    tmp_path: Path, header: list[str] | None
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    numbers, printed = tmp_path / "numbers.csv", tmp_path / "printed.csv"
+    with open(numbers, "w", newline="") as file:
+        rows = vectors.tolist() if header is None else [[i, *row] for i, row in enumerate(vectors.tolist())]
+        csv.writer(file).writerows(rows if header is None else [[*header, *range(16)], *rows])
+    with open(printed, "w", newline="") as file:
+        csv.writer(file).writerows([str(row)] for row in vectors.tolist())
+    found = list(table_pairs(numbers, printed))
+    assert [name for name, _, _ in found] == ["1", "2", "3", "4", "5"]
+    np.testing.assert_allclose([clip for _, clip, _ in found], vectors, atol=1e-6)
+    np.testing.assert_allclose([clap for _, _, clap in found], vectors, atol=1e-6)
+    with open(numbers, "a", newline="") as file:
+        csv.writer(file).writerow([1.0] * 30)
+    with pytest.raises(InputError, match="as many fields as the header" if header else "different|30 numbers"):
+        list(table_pairs(numbers, printed))

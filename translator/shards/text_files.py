@@ -19,8 +19,9 @@ import numpy as np
 from .. import InputError
 from ..files import writing
 from ..tables import WORDS as WORD_COLUMNS
-from ..tables import Table
+from ..tables import Table, column_name
 
+ROW_NUMBERS = ("", "unnamed:_0", "index")  # names of the column in which pandas writes them
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
 WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around the numbers, and after them: device=…, dtype=…
 MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take at most 30 kB
@@ -84,8 +85,9 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def table_pairs(clip: Path, clap: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(number, clip, clap) of every row of two tables, of CLIP's and CLAP's vectors in the same order.
 
-    A vector is a field for each number, or one field as Python prints a list or an array. A column "caption" is left
-    out. Raises InputError: the tables have no or unequal numbers of rows, or a row is no vector.
+    A vector is a field for each number, or one field as Python prints a list or an array. There may be a header.
+    Columns of captions, and of pandas's row numbers, are left out. Raises InputError: the tables have no or unequal
+    numbers of rows, or a row is no vector.
     """
     both = _vectors(clip), _vectors(clap)
     count = 0
@@ -101,11 +103,27 @@ def table_pairs(clip: Path, clap: Path) -> Iterator[tuple[str, np.ndarray, np.nd
 
 
 def _vectors(path: Path) -> Iterator[np.ndarray]:
-    table = Table(path)
-    words = [number for number, name in enumerate(table.names) if name in WORD_COLUMNS]
-    for record in table:
-        fields = [field for number, field in enumerate(record.fields) if number not in words]
-        yield _numbers(" ".join(fields), Path(f"{path}, line {record.line},"))
+    records = iter(Table(path, header=False))
+    first = next(records, None)
+    if first is None:
+        return
+    names = [column_name(field) for field in first.fields] if _names_columns(first.fields) else []
+    left_out = [number for number, name in enumerate(names) if name in (*WORD_COLUMNS, *ROW_NUMBERS)]
+    for record in records if names else itertools.chain([first], records):
+        place = f"{path}, line {record.line},"
+        if record.error or names and len(record.fields) != len(names):
+            raise InputError(f"{place} {record.error or 'does not have as many fields as the header'}")
+        fields = [field for number, field in enumerate(record.fields) if number not in left_out]
+        yield _numbers(" ".join(fields), Path(place))
+
+
+def _names_columns(fields: Sequence[str]) -> bool:
+    """Whether these are names, among them the numbers from 0 on that pandas takes, and not a vector's numbers."""
+    try:
+        numbers = [float(field) for field in fields if field.strip()]
+    except ValueError:  # words, or a printed vector
+        return not fields[-1].strip(" \"").startswith(("[", "tensor(", "array("))
+    return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
 
 
 def import_pairs(given: Sequence[Path], out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
