@@ -8,7 +8,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
 from translator.files import output_path, slug
 
@@ -19,6 +19,7 @@ from .outputs.destination import Destination, check_folder, get_time
 
 if TYPE_CHECKING:
     import numpy as np
+    import soundfile
 
 __all__ = [
     "get_bit_depth", "get_duration", "get_time", "round_up_duration", "save_wave", "seed_everything",
@@ -49,7 +50,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "outwav") -> list[Path]:
+def save_wave(waveform: object, savepath: str | Path, name: str | Sequence[str] = "outwav") -> list[Path]:
     """Write waves at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
 
     Args:
@@ -80,16 +81,17 @@ def _without_ending(name: str) -> str:
     return name[:-4].rpartition("/")[2] if name.lower().endswith(".wav") else name
 
 
-def _waves(waveform: Any) -> list[np.ndarray]:
+def _waves(waveform: object) -> list[np.ndarray]:
     """Each wave as float32 (N,) within ±1. Raises InputError."""
     import numpy as np
 
     values = to_numpy(waveform, "the waveform is not an array that can be read; give (sounds, 1, samples)")
+    shape = values.shape
     if values.ndim == 3 and values.shape[1] == 1:
         values = values[:, 0]
     values = values[None] if values.ndim == 1 else values
     if values.ndim != 2 or not values.size or values.shape[1] < MOST_CHANNELS < len(values):
-        raise InputError(f"the waveform has the shape {np.shape(waveform)}; give (sounds, 1, samples)")
+        raise InputError(f"the waveform has the shape {shape}; give (sounds, 1, samples)")
     values = as_float(values, "the waveform")
     if not np.isfinite(values).all():
         raise InputError("the waveform holds NaN or infinite numbers, which are no sound")
@@ -119,7 +121,7 @@ def get_bit_depth(fname: str | Path) -> int:
     return int(bits[1])
 
 
-def _info(fname: str | Path) -> Any:
+def _info(fname: str | Path) -> soundfile._SoundFileInfo:
     import soundfile
 
     try:
@@ -133,5 +135,5 @@ def round_up_duration(duration: float) -> float:
     return math.ceil(duration / GRID) * GRID
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     raise missing_name(__name__, name, GONE)

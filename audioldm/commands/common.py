@@ -20,6 +20,7 @@ from ..options import GenerateOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from tqdm import tqdm
 
     from ..generation import Sound
     from ..inputs.prompt import Prompt
@@ -146,7 +147,7 @@ class Progress:
     def __init__(self, total: int | None, unit: str) -> None:
         self.total, self.unit, self.done = total, unit, 0
         self._began = self._told = time.monotonic()
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -250,7 +251,7 @@ def make(
     on_step: Callable[[], object] | None = None,
     on_note: Callable[[str], object] = log.warning,
     frugal: bool = False,
-) -> Iterator[tuple[Sound, dict[str, Any]]]:
+) -> Iterator[tuple[Sound, dict[str, object]]]:
     """Each sound as soon as it is made, with its record.
 
     Args:

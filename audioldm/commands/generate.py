@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class _Once(argparse.Action):
     """An option that would lose its first value if it were given twice."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
         if getattr(namespace, self.dest, None) is not None:
             raise argparse.ArgumentError(self, "it was given twice, and only one value can be used")
         setattr(namespace, self.dest, values)

@@ -58,10 +58,10 @@ class Prompt:
     source: str  # as the user gave it: words, URL, file name …
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
     gain: float = 1.0  # factor on the samples of a sound, if they were beyond full scale
-    found: dict[str, Any] = field(default_factory=dict, compare=False)  # facts found while encoding it, for the record
+    found: dict[str, object] = field(default_factory=dict, compare=False)  # facts for the record
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What a sound's JSON says of it; the hash is of UTF-8, RGB pixels, float32 samples or float32 numbers."""
         gain = {} if self.gain == 1 else {"gain": self.gain}
         return {"prompt": self.shown, "kind": self.kind, "content_sha256": self.sha256, **gain, **self.found}

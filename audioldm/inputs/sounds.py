@@ -41,7 +41,7 @@ class Original:
     gain: float = 1.0  # factor on the file's samples, if they were beyond full scale
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What a sound's JSON says of it."""
         return {"file": self.path, "content_sha256": self.sha256, "gain": self.gain}
 

@@ -14,10 +14,10 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from translator.files import output_path, sha256, slug, write_new
 
@@ -132,7 +132,7 @@ class Destination:
             return self.folder / f"{self.stem}_{index}.wav"
         return self.file if self.count == 1 else self.file.with_stem(f"{self.stem}-{index + 1}")
 
-    def write(self, index: int, wave: np.ndarray, record: dict[str, Any] | None = None) -> Path:
+    def write(self, index: int, wave: np.ndarray, record: Mapping[str, object] | None = None) -> Path:
         """Write sound ``index``, float32 (N,) at 16 kHz, with its ``record`` as JSON; returns the wav's path.
 
         Where a file of that name exists, a number is added to a name that we chose; for one that the user
@@ -175,7 +175,7 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
         raise InputError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
 
 
-def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:
+def _write(path: Path, wave: np.ndarray, record: Mapping[str, object] | None) -> None:
     """Wav and JSON, both or neither. Raises FileExistsError if one of the two exists."""
     if record is None:
         return write_wave(path, wave)
@@ -219,7 +219,7 @@ def make_record(
     weights: Sequence[float] | None = None,
     negative: Prompt | None = None,
     original: Original | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What all sounds of a run share: prompts, model, translator (each with its hash), options, versions.
 
     ``weights``: of the prompts; ``negative``: the prompt to avoid; ``original``: the sound that an edit begins with.

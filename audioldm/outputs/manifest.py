@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from translator import files
 
@@ -75,7 +75,7 @@ class Manifest:
                 return True
         return False
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: Mapping[str, object]) -> None:
         """Add a line, at once. Raises OSError."""
         line = json.dumps(entry, ensure_ascii=False) + "\n"
         self._file.write(line.encode(errors="backslashreplace"))  # a lone surrogate's escape is JSON's as well
