@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Any
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -85,5 +85,5 @@ def resample(wave: np.ndarray, rate: int, new_rate: int) -> np.ndarray:
     return result
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     raise missing_name(__name__, name, GONE)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from functools import reduce
 from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import registry
 from .checkpoints.published import explain_text_only
@@ -27,7 +27,7 @@ OnNote = Callable[[str], object]
 log = logging.getLogger("audioldm")
 
 
-def read_negative(negative_prompt: Any, guidance_scale: float) -> Prompt | None:
+def read_negative(negative_prompt: object, guidance_scale: float) -> Prompt | None:
     """The prompt to avoid, if there is one. Raises InputError, also if it would have no effect."""
     empty = isinstance(negative_prompt, str) and not negative_prompt.strip()  # as interfaces send if nothing is given
     negative = None if negative_prompt is None or empty else read_prompt(negative_prompt)

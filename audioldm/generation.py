@@ -14,7 +14,7 @@ import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -49,7 +49,7 @@ class Sound:
     similarity: float | None  # cosine of the wave's CLAP vector with the condition; None: no choice
     gain: float = 1.0  # of an edit: factor on the whole wave, so that nothing is clipped
 
-    def record(self, elapsed: float) -> dict[str, Any]:
+    def record(self, elapsed: float) -> dict[str, object]:
         """What its JSON says of it alone. ``elapsed``: seconds since the run began."""
         return {
             "item": self.item,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from .errors import InputError
 
@@ -35,7 +35,7 @@ class Option:
     default: Any = None  # None: left to the model, or nothing
     shown: str = ""  # the default in the help of the command
 
-    def check(self, value: Any) -> None:
+    def check(self, value: object) -> None:
         """Raises InputError, one sentence with the range, if ``value`` is outside the table's range."""
         if self.choices and value not in self.choices:
             raise InputError(f'unknown {self.title} "{value}"; available: {", ".join(self.choices)}')
@@ -82,7 +82,7 @@ class GenerateOptions:
         return self.mode != "generation"
 
     @property
-    def chosen(self) -> dict[str, Any]:
+    def chosen(self) -> dict[str, object]:
         """All options by name, without those that only another mode has."""
         return {name: value for name, value in dataclasses.asdict(self).items() if value is not None}
 
@@ -261,17 +261,17 @@ def _range(name: str, value: Any, high: float, unit: str = "", may_be_empty: boo
         raise InputError(f"the {name} must be two rising numbers from 0 to {high:g}{unit}, not {_shown(value)}")
 
 
-def _number(name: str, value: Any, low: float, high: float, unit: str = "") -> None:
+def _number(name: str, value: object, low: float, high: float, unit: str = "") -> None:
     # Written so that NaN, which compares false with everything, fails.
-    if not (isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= float(value) <= high):
+    if not (isinstance(value, numbers.Real) and not isinstance(value, bool) and low <= cast(Any, value) <= high):
         raise InputError(f"the {name} must be a number from {low} to {high}{unit}, not {_shown(value)}")
 
 
-def _whole(name: str, value: Any, low: int, high: int) -> None:
+def _whole(name: str, value: object, low: int, high: int) -> None:
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or not low <= int(value) <= high:
         raise InputError(f"the {name} must be a whole number from {low} to {high}, not {_shown(value)}")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     return text if len(text) <= 40 else f"{text[:40]}…"

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import functools
 import numbers
+import os
 from collections.abc import Callable, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from .conditioning import check_weights, condition_all, encode_prompt, read_negative
 from .errors import InputError, missing_name
 from .generation import generate
-from .inputs.prompt import Prompt, kind_of, read_prompts
-from .inputs.sounds import Original, read_original
+from .inputs.prompt import kind_of, read_prompts
+from .inputs.sounds import read_original
 from .latent_diffusion.model import LatentDiffusion
 from .options import GenerateOptions
 from .registry import build_model
@@ -48,7 +49,7 @@ def _seed_third(function: Callable[..., np.ndarray]) -> Callable[..., np.ndarray
     """Upstream's older versions had no sound before the seed: a number in the third place is the seed."""
 
     @functools.wraps(function)
-    def with_sound(*args: Any, **kwargs: Any) -> np.ndarray:
+    def with_sound(*args: object, **kwargs: object) -> np.ndarray:
         if len(args) > 2 and isinstance(args[2], numbers.Integral):
             args = (*args[:2], kwargs.pop("original_audio_file_path", None), *args[2:])
         return function(*args, **kwargs)
@@ -82,12 +83,8 @@ def text_to_audio(
     the sound should avoid. For units and ranges of the rest, see GenerateOptions; None is the model's default.
     Raises InputError.
     """
-    _no_config(config)
-    no_text = isinstance(text, str) and not text and original_audio_file_path is not None
-    prompts = read_prompts(None if no_text else text, original_audio_file_path)
-    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
-    options = _options(latent_diffusion, given)
-    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt)
+    given = _given(config, seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
+    return _waves(latent_diffusion, text, original_audio_file_path, given, translator, weights, negative_prompt)
 
 
 def image_to_audio(
@@ -131,14 +128,9 @@ def style_transfer(
     ``duration`` None: the file's own. The file may be of any rate, format and length, and is cut to ``duration``.
     The rest is text_to_audio's. Raises InputError.
     """
-    _no_config(config)
-    original = read_original(original_audio_file_path, "transfer", duration)
-    prompts = read_prompts(text)
-    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
-    given = {"duration": original.duration, **_without_none(given)}
+    given = _given(config, seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
     given |= {"mode": "transfer", "transfer_strength": transfer_strength}
-    options = _options(latent_diffusion, given)
-    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
+    return _waves(latent_diffusion, text, original_audio_file_path, given, translator, weights, negative_prompt)
 
 
 def super_resolution_and_inpainting(
@@ -167,32 +159,58 @@ def super_resolution_and_inpainting(
     (0.75, 1) is super-resolution. All else keeps the file's own mel spectrogram. ``duration`` None: the file's own.
     The rest is text_to_audio's. Raises InputError.
     """
-    _no_config(config)
-    original = read_original(original_audio_file_path, "inpaint", duration)
-    prompts = read_prompts(text)
-    given = _given(seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
-    given = {"duration": original.duration, **_without_none(given)}
+    given = _given(config, seed, ddim_steps, duration, batchsize, guidance_scale, n_candidate_gen_per_text, sampler)
     given |= {
         "mode": "inpaint",
         "time_mask_ratio": time_mask_ratio_start_and_end,
         "frequency_mask_ratio": freq_mask_ratio_start_and_end,
     }
-    options = _options(latent_diffusion, given)
-    return _waves(latent_diffusion, prompts, options, translator, weights, negative_prompt, original)
+    return _waves(latent_diffusion, text, original_audio_file_path, given, translator, weights, negative_prompt)
+
+
+def _given(
+    config: None, seed: int, ddim_steps: object, duration: object, batchsize: int, guidance_scale: object,
+    n_candidates: object, sampler: object,
+) -> dict[str, Any]:  # fmt: skip
+    """The options by name; None: left to the model. Raises InputError."""
+    if config is not None:
+        raise InputError("config must be None: the model's folder holds its configuration")
+    return {
+        "seed": seed,
+        "ddim_steps": ddim_steps,
+        "duration": duration,
+        "batchsize": batchsize,
+        "guidance_scale": guidance_scale,
+        "n_candidates": n_candidates,
+        "sampler": sampler,
+    }
 
 
 def _waves(
     model: LatentDiffusion,
-    prompts: Sequence[Prompt],
-    options: GenerateOptions,
+    text: What | Sequence[What] | None,
+    sound: Sound | None,
+    given: dict[str, Any],
     translator: str | None,
     weights: Sequence[float] | None,
-    negative_prompt: Any,
-    original: Original | None = None,
+    negative_prompt: What | None,
 ) -> np.ndarray:
-    """All sounds of a run as float32 (batchsize, 1, N)."""
+    """All sounds of a run as float32 (batchsize, 1, N); ``sound`` is edited if ``given`` has a mode, else a prompt."""
+    original = None
+    if "mode" in given:
+        original = read_original(sound, given["mode"], given["duration"])
+        sound = None
+        if given["duration"] is None:
+            given["duration"] = original.duration
+    elif isinstance(text, str) and not text and sound is not None:
+        text = None
+    prompts = read_prompts(text, sound)
+    if not isinstance(model, LatentDiffusion):
+        raise InputError(f"the first argument must be a model, as build_model gives it, not {type(model).__name__}")
+    options = GenerateOptions.build(given, model.defaults)
     if not isinstance(translator, str | PathLike | None):
         raise InputError(f"translator must be a name or a file, not {type(translator).__name__}")
+    translator = None if translator is None else os.fspath(translator)
     weights = check_weights(weights, len(prompts))
     against = read_negative(negative_prompt, options.guidance_scale)
     negative = None if against is None else encode_prompt(model, against, translator)
@@ -201,35 +219,5 @@ def _waves(
     return np.stack([sound.wave for sound in sounds])[:, None]
 
 
-def _given(
-    seed: int, steps: Any, duration: Any, batchsize: int, guidance: Any, candidates: Any, sampler: Any
-) -> dict[str, Any]:
-    return {
-        "seed": seed,
-        "ddim_steps": steps,
-        "duration": duration,
-        "batchsize": batchsize,
-        "guidance_scale": guidance,
-        "n_candidates": candidates,
-        "sampler": sampler,
-    }
-
-
-def _options(model: LatentDiffusion, given: dict[str, Any]) -> GenerateOptions:
-    """``given`` over the model's own defaults. Raises InputError."""
-    if not isinstance(model, LatentDiffusion):
-        raise InputError(f"the first argument must be a model, as build_model gives it, not {type(model).__name__}")
-    return GenerateOptions.build(given, model.defaults)
-
-
-def _without_none(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _no_config(config: Any) -> None:
-    if config is not None:
-        raise InputError("config must be None: the model's folder holds its configuration")
-
-
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     raise missing_name(__name__, name, GONE)

@@ -8,16 +8,18 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NoReturn
 
-from translator.files import slug
+from translator.files import output_path, slug
 
 from .errors import InputError, missing_name
 from .inputs.samples import as_float
+from .inputs.vector import to_numpy
 from .outputs.destination import Destination, check_folder, get_time
 
 if TYPE_CHECKING:
     import numpy as np
+    import soundfile
 
 __all__ = [
     "get_bit_depth", "get_duration", "get_time", "round_up_duration", "save_wave", "seed_everything",
@@ -32,6 +34,7 @@ GONE = {
 
 log = logging.getLogger("audioldm")
 
+MOST_CHANNELS = 32  # an array of fewer samples than that, and of more sounds, is one of (samples, channels)
 GRID = 2.5  # seconds: upstream's durations are multiples of it; here any duration from 0.5 s on works
 
 
@@ -47,7 +50,7 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
-def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "outwav") -> list[Path]:
+def save_wave(waveform: object, savepath: str | Path, name: str | Sequence[str] = "outwav") -> list[Path]:
     """Write waves at 16 kHz as ``savepath``/``name``_0.wav … and return the paths.
 
     Args:
@@ -60,12 +63,13 @@ def save_wave(waveform: Any, savepath: str | Path, name: str | Sequence[str] = "
     Raises InputError, also if the folder cannot be written.
     """
     waves = _waves(waveform)
-    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else list(name or ())
+    names = [name] * len(waves) if isinstance(name, str | os.PathLike) else name
+    names = list(names) if isinstance(names, list | tuple) else []
     if len(names) != len(waves) or not all(isinstance(one, str | os.PathLike) for one in names):
         raise InputError(f"there are {len(waves)} sounds: give save_wave one name, or a list of {len(waves)} names")
     if not isinstance(savepath, str | os.PathLike):
         raise InputError("savepath must be the name of a folder")
-    folder = Path(os.path.expanduser(savepath))
+    folder = output_path(savepath)
     check_folder(folder)
     return [
         Destination(folder, slug(_without_ending(os.fsdecode(one))), count=len(waves)).write(index, wave)
@@ -77,19 +81,17 @@ def _without_ending(name: str) -> str:
     return name[:-4].rpartition("/")[2] if name.lower().endswith(".wav") else name
 
 
-def _waves(waveform: Any) -> list[np.ndarray]:
+def _waves(waveform: object) -> list[np.ndarray]:
     """Each wave as float32 (N,) within ±1. Raises InputError."""
     import numpy as np
 
-    try:
-        values = np.asarray(waveform)
-    except Exception:  # a tensor on a GPU, a ragged list
-        raise InputError("the waveform is not an array that can be read; give (sounds, 1, samples)") from None
+    values = to_numpy(waveform, "the waveform is not an array that can be read; give (sounds, 1, samples)")
+    shape = values.shape
     if values.ndim == 3 and values.shape[1] == 1:
         values = values[:, 0]
     values = values[None] if values.ndim == 1 else values
-    if values.ndim != 2 or not values.size:
-        raise InputError(f"the waveform has the shape {np.shape(waveform)}; give (sounds, 1, samples)")
+    if values.ndim != 2 or not values.size or values.shape[1] < MOST_CHANNELS < len(values):
+        raise InputError(f"the waveform has the shape {shape}; give (sounds, 1, samples)")
     values = as_float(values, "the waveform")
     if not np.isfinite(values).all():
         raise InputError("the waveform holds NaN or infinite numbers, which are no sound")
@@ -119,7 +121,7 @@ def get_bit_depth(fname: str | Path) -> int:
     return int(bits[1])
 
 
-def _info(fname: str | Path) -> Any:
+def _info(fname: str | Path) -> soundfile._SoundFileInfo:
     import soundfile
 
     try:
@@ -133,5 +135,5 @@ def round_up_duration(duration: float) -> float:
     return math.ceil(duration / GRID) * GRID
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> NoReturn:
     raise missing_name(__name__, name, GONE)

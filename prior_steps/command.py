@@ -137,6 +137,8 @@ def end(folder: Folder) -> int:
     from .engine.run import failures, report
 
     print(report(folder))
+    if not folder.statuses.total():
+        raise InputError("the input has no rows")
     if failed := failures(folder):
         print(f"{failed:,} rows failed; the shards have the reason of each in the column error", file=sys.stderr)
     return 1 if failed else 0

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from audioldm.errors import InputError
-from translator.files import write_new
+from translator.files import output_path, write_new
 from translator.programs import pip_install
 from translator.shards.parquet import Shard, open_shards
 
@@ -113,13 +113,13 @@ def work(argv: Sequence[str] | None) -> int:
     """Run the command; returns the exit code. Raises InputError."""
     example = "build/embeddings/audiocaps --out build/norms.png"
     about = "Draw histograms of the norms of shards' vectors, and print advice."
-    p = command.parser(MODULE, about, example, "after prior_steps.audiocaps.embedding")
+    p = command.parser(MODULE, about, example, "after audioldm-embed audiocaps")
     p.add_argument("shards", nargs="+", metavar="PATH", help="shards, or folders of shards")
     p.add_argument(
         "--out", default="build/norms.png", metavar="FILE", help="new file, with a .json beside [%(default)s]"
     )
     args = p.parse_args(argv)
-    out = Path(os.path.expanduser(args.out))
+    out = output_path(args.out)
     if out.suffix != ".png":
         raise InputError(f"{out} must end in .png")
     found = norms(open_shards(args.shards))

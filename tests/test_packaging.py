@@ -55,14 +55,12 @@ def read(wheel: zipfile.ZipFile, name: str) -> str:
 
 
 def test_the_wheel_holds_the_code_and_only_it(wheel: zipfile.ZipFile):
-    names = {n for n in wheel.namelist() if ".dist-info/" not in n}
-    folders = (ROOT / "audioldm", ROOT / "translator", ROOT / "prior_steps")
-    code = {path.relative_to(ROOT).as_posix() for folder in folders for path in folder.rglob("*.py")}
-    assert "audioldm/commands/generate.py" in code
-    assert {n for n in names if n.endswith(".py")} == code
-    assert {n.split("/")[0] for n in names} == {n.split("/")[0] for n in code}
-    assert {f"{folder.name}/py.typed" for folder in folders} <= names
-    assert not [n for n in names if "recipes" in n]
+    names = {n for n in wheel.namelist() if ".dist-info/" not in n and not n.startswith("audioldm/models/")}
+    paths = [path for folder in FOLDERS[:3] for path in (ROOT / folder).rglob("*") if path.is_file()]
+    code = {path.relative_to(ROOT).as_posix() for path in paths if "__pycache__" not in path.parts}
+    assert code >= {"audioldm/commands/generate.py", "audioldm/web/range.js", "prior_steps/audiocaps/captions.csv.gz"}
+    assert names == code
+    assert not [n for n in wheel.namelist() if "recipes" in n]
 
 
 def test_the_wheel_holds_the_models_whole(wheel: zipfile.ZipFile):
@@ -160,6 +158,12 @@ def test_no_path_of_one_machine_and_no_package_host():
             hits = re.findall(f"{paths}|{hosts}", data.decode("utf-8", "replace"))
             found += [f"{path}: {hit}" for hit in hits]
     assert not found
+
+
+def test_no_placeholder_and_no_conflict_is_left():
+    texts = {path: (ROOT / path).read_text(encoding="utf-8") for path in repository_files() if path.suffix == ".md"}
+    assert Path("README.md") in texts
+    assert not [path for path, text in texts.items() if re.search(r"@@[A-Z]+@@|^[<>]{7} ", text, re.MULTILINE)]
 
 
 def test_the_starter_is_small():

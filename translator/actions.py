@@ -143,7 +143,7 @@ def evaluate(args: argparse.Namespace, host: Host) -> int:
         default=model.default if model.default in translators else None, held_out=held_out, seed=args.seed,
     )  # fmt: skip
     for skipped in found.skipped:
-        _say(printable(f"{skipped.name} is left out: {skipped.why}"))
+        _say(f"{printable(skipped.name, 100)} is left out: {printable(skipped.why, 400)}")
     print(report.markdown(found))
     if args.out:
         report.save(found, args.out)
@@ -247,13 +247,13 @@ def install_file(file: Path, model: HostModel, *, replace: bool = False) -> None
 
 
 def import_text_files(args: argparse.Namespace, host: Host) -> None:
-    """Convert a folder of text files to a shard."""
-    from .shards.text_files import import_folder
+    """Convert a folder of text files, or two tables, to a shard."""
+    from .shards.text_files import import_pairs
 
     spaces = tuple(args.spaces) if args.spaces else host(args.model).spaces if args.model else None
     if spaces is None:
-        raise InputError("text files do not name their spaces: give --model or --spaces CLIP CLAP")
-    count = import_folder(args.folder, args.out, args.source, args.kind, *spaces)
+        raise InputError("vectors do not name their spaces: give --model or --spaces CLIP CLAP")
+    count = import_pairs(args.files, args.out, args.source, args.kind, *spaces)
     _say(f"{count} pairs in {args.out}")
 
 

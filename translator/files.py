@@ -18,6 +18,8 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
 
+from . import InputError
+
 BLOCK = 1 << 20  # bytes
 PART = ".part"  # suffix of temporary names; they begin with a dot
 MAX_SLUG, MAX_SLUG_BYTES = 60, 180  # characters, bytes; time, number and ending follow, and file systems take 255
@@ -25,20 +27,28 @@ _KEPT = "LMN"  # Unicode's letters, marks and numbers
 _JOINERS = "\u200c\u200d"  # between letters of Persian and Indian scripts, and parts of an emoji
 
 # Names that mean a file of some kind, readable here or not: a missing "dog.heic" is a missing file, not words.
-IMAGE = re.compile(r"\.(jpe?g|jfif|png|apng|webp|gif|bmp|tiff?|avif|p[pgb]m|hei[cf]|hif|svg|jp2|jxl)$", re.I)
+IMAGE = re.compile(
+    r"\.(jpe?g|jpe|jfif|mpo|png|apng|webp|gif|bmp|tiff?|avifs?|p[pgbn]m|hei[cf]s?|hif|svg|jp2|j2k|jxl|tga|pcx|qoi|dds|exr)$",
+    re.I,
+)
 _LIST = re.compile(r"\.(txt|csv|jsonl)$", re.I)
 _SOUND = re.compile(
-    r"\.(wave?|mp[34]|flac|og[gav]|opus|aif[fc]?|m4[abv]|aac|wma|wmv|mov|webm|mkv|avi|3gpp?|amr|mid|au|caf|ac3|w64|raw|pcm)$",
+    r"\.(wave?|mp[1-4]|mpe?g|mpga|flac|og[gamv]|opus|spx|aif[fc]?|m4[abprv]|aac|wm[av]|mov|webm|weba|mk[av]|avi|flv|f4v|"
+    r"3gp?[p2]?|m?ts|m2ts|vob|amr|midi?|au|caf|ac3|eac3|dts|ape|wv|tta|w64|rf64|raw|pcm)$",
     re.I,
 )
 _OTHER = re.compile(
-    r"\.(tsv|json|pdf|docx?|xlsx?|ods|odt|pptx?|md|html?|xml|ya?ml|zip|tar|gz|parquet|npz|pt|safetensors|psd|ai|eps|"
-    r"ico|icns|cr[23]|nef|arw|dng|orf|rw2|raf)$",
+    r"\.(tsv|json|pdf|docx?|xlsx?|od[st]|pptx?|rtf|epub|md|html?|xml|ya?ml|srt|vtt|log|zip|tar|t?gz|bz2|xz|7z|rar|parquet|"
+    r"arrow|np[z]|pt|pth|ckpt|onnx|pkl|h5|safetensors|py|ipynb|psd|ai|eps|ico|icns|cr[23]|nef|arw|dng|orf|rw2|raf)$",
     re.I,
 )
 SCHEME = re.compile(r"([a-z][a-z0-9+.-]*)://", re.I)
-_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "„": "“", "‘": "’", "«": "»", "<": ">", "(": ")", "[": "]"}
+_QUOTES = ('""', "''", "``", "“”", "„“", "””", "‘’", "‚‘", "’’", "«»", "»«", "‹›", "›‹", "「」", "<>", "()", "[]", "{}")
+_STRAY = "\"'`“”‘’,;"  # what is left at the ends of a name that was cut out of a text
+# Seen nowhere, and copied along with a name: a byte order mark, marks of width and direction.
+_UNSEEN = "\ufeff\u200b\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2060\u2066\u2067\u2068\u2069"
 _LINK = re.compile(r"!?\[[^\]]*\]\(\s*<?([^\s>]+?)>?(\s+[\"'(].*[\"')])?\s*\)")  # Markdown: [text](address "title")
+_TAG = re.compile(r"<(?:a|img)\s[^>]*?\b(?:src|href)\s*=\s*[\"']?([^\"'>\s]+)[^>]*>", re.I)  # HTML
 
 
 def printable(text: str, length: int = 200) -> str:
@@ -85,13 +95,22 @@ def unwrapped(text: str) -> str:
     Words keep their quotes, and so does a file that is really called so.
     """
     text = text.strip()
-    link = _LINK.fullmatch(text)
+    plain = text.strip(_UNSEEN).strip()
+    link = _LINK.fullmatch(plain) or _TAG.fullmatch(plain)
     if link:
         inner = link[1]
-    elif len(text) > 2 and _QUOTES.get(text[0]) == text[-1]:
-        inner = text[1:-1].strip()
+    elif len(plain) > 1 and plain[0] + plain[-1] in _QUOTES:
+        inner = plain[1:-1].strip()
+        if not inner:
+            return ""
+    elif plain != text:
+        inner = plain
     else:
+        inner = text.strip(_STRAY).strip()
+    if inner == text:
         return text
+    if inner == plain and not _exists(text):
+        return unwrapped(plain)
     inner = unwrapped(inner)
     kinds = (IMAGE, _LIST, _SOUND, _OTHER, re.compile(r"\.npy$", re.I))
     named = re.match(r"https?://\S+$", inner, re.I) or is_data_uri(inner) or any(kind.search(inner) for kind in kinds)
@@ -101,7 +120,14 @@ def unwrapped(text: str) -> str:
 
 
 def _exists(name: str) -> bool:
-    return os.path.lexists(os.path.expanduser(name)) if "\0" not in name else False
+    return os.path.lexists(_expanded(name)) if "\0" not in name else False
+
+
+def _expanded(name: str) -> str:
+    try:
+        return os.path.expanduser(name)
+    except ValueError:  # zero bytes, halves of characters
+        return name
 
 
 def slug(prompt: str) -> str:
@@ -116,7 +142,7 @@ def slug(prompt: str) -> str:
     name = prompt
     if SCHEME.match(prompt):
         name = _url_name(prompt)
-    elif is_image_name(prompt) or "\0" not in prompt and os.path.isfile(os.path.expanduser(prompt)):
+    elif is_image_name(prompt) or "\0" not in prompt and os.path.isfile(_expanded(prompt)):
         name = re.split(r"[/\\]", prompt)[-1]
     name = unicodedata.normalize("NFC", IMAGE.sub("", name))
     kept = "".join(character if _is_kept(character) else "_" for character in name)
@@ -139,6 +165,16 @@ def _url_name(url: str) -> str:
         return unquote(parts.path).rstrip("/").rpartition("/")[2] or parts.hostname or "image"
     except ValueError:  # malformed, such as http://[
         return "image"
+
+
+def output_path(name: str | os.PathLike[str]) -> Path:
+    """The place of what is to be written, "~" being the home folder. Raises InputError: no name, nobody's home."""
+    text = os.path.expanduser(os.fspath(name))
+    if not text.strip():
+        raise InputError("the name of the output is empty")
+    if text.startswith("~"):
+        raise InputError(f"{printable(text)} is in the home folder of nobody; ./{printable(text)} is a name with a ~")
+    return Path(text)
 
 
 def write(path: Path, content: bytes) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+import pickle
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +16,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from . import InputError
-from .files import write
+from .files import printable, write
 from .zoo import PICKLES
 
 KINDS = ("text", "image")  # CLIP towers: their vectors lie in two different cones
@@ -169,7 +171,8 @@ def centred(clip: Tensor, means: Tensor | None, kind: str | Tensor) -> Tensor:
 
 
 def load_translator(path: str | Path) -> BaseTranslator:
-    """Read a translator in eval mode: safetensors, or a state dict saved by torch (the thesis's .pth files).
+    """Read a translator in eval mode: safetensors, or what torch saved (.pth): a state dict, as in the thesis, also
+    within a larger dict, beside an optimiser's state, and with "module." before its names.
 
     Its tensors tell the class. A .pth file has no metadata, so nothing names its spaces. Raises InputError.
     """
@@ -178,10 +181,15 @@ def load_translator(path: str | Path) -> BaseTranslator:
         state, metadata = _read_pickle(path) if path.suffix in PICKLES else _read_safetensors(path)
     except FileNotFoundError:
         raise InputError(f"no such translator file: {path}") from None
+    except pickle.UnpicklingError:
+        raise InputError(
+            f"{path} is not a readable translator file: it is cut short, or holds Python objects, which would run "
+            "code; save the network's state_dict()"
+        ) from None
     except Exception as error:  # those of pickle, zip and safetensors have no other base in common
         raise InputError(f"{path} is not a readable translator file") from error
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"{path} is not a translator: not all of its entries are tensors")
+        raise InputError(f"{path} is not a translator: it holds {_summary(state)}, not all of which are tensors")
     if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise InputError(f"{path} is damaged: its tensor {wrong[0]} holds NaN or infinite numbers")
     try:
@@ -189,7 +197,9 @@ def load_translator(path: str | Path) -> BaseTranslator:
     except (RuntimeError, ValueError, IndexError, TypeError):
         raise InputError(f"{path} is not a translator: its tensors or captions do not fit together") from None
     if translator is None:
-        raise InputError(f"{path} is not a translator: required tensors: {', '.join(sorted(TENSORS))}")
+        raise InputError(
+            f"{path} is not a translator: it holds {_summary(state)}; required tensors: {', '.join(sorted(TENSORS))}"
+        )
     translator.metadata = metadata
     return translator.eval().requires_grad_(False)
 
@@ -238,5 +248,25 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    state = torch.load(path, map_location="cpu", weights_only=True)  # a stranger's pickle may run nothing
-    return dict(state), {}
+    found = torch.load(path, map_location="cpu", weights_only=True)  # a stranger's pickle may run nothing
+    if not isinstance(found, Mapping):
+        return {type(found).__name__: found}, {}
+    for content in (found, *found.values()):
+        state = _without_prefix(content) if isinstance(content, Mapping) else {}
+        if state.keys() >= TENSORS:
+            beside = [name for name, value in state.items() if not isinstance(value, Tensor)]  # epoch, optimiser …
+            return {name: value for name, value in state.items() if name not in beside}, {}
+    return dict(found), {}
+
+
+def _without_prefix(state: Mapping[Any, Any]) -> dict[str, Any]:
+    """``state`` with names as they were before DataParallel put "module." before them."""
+    return {str(name).removeprefix("module."): value for name, value in state.items()}
+
+
+def _summary(state: Mapping[str, Any]) -> str:
+    """The first names in a file, of dicts with the names in them."""
+    names = [f"{name} ({_summary(value)})" if isinstance(value, Mapping) and value else str(name)
+             for name, value in state.items()]  # fmt: skip
+    more = f" and {len(names) - 6} more" if len(names) > 6 else ""
+    return printable(", ".join(names[:6]) + more) if names else "nothing"

@@ -1,8 +1,8 @@
 """Tables that people made, read record by record: .csv and .tsv, also packed by gzip.
 
-The text may be UTF-8, with or without a byte order mark, or UTF-16 with one. Lines may end in LF, CR LF or CR. A first
-line ``sep=;``, as spreadsheets write it, names the delimiter. A damaged line costs one record, not the rest of the
-table.
+The text may be UTF-8, with or without a byte order mark, or UTF-16 or UTF-32 with one. Lines may end in LF, CR LF or
+CR. A first line ``sep=;``, as spreadsheets write it, names the delimiter. A damaged line costs one record, not the rest
+of the table.
 """
 
 from __future__ import annotations
@@ -20,19 +20,28 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from . import InputError
+from .files import printable
 
-DELIMITERS = ",;\t"
+DELIMITERS = ",;\t|"
 HEAD = 1 << 16  # bytes; they decide on the encoding and the line ends
 MAX_LINE = 1 << 20  # characters; a longer line is not read
-MAX_JOINED = 100  # lines of a record whose quoted fields contain line breaks
-UNREADABLE = f"is not UTF-8 text in lines of at most {MAX_LINE >> 20} MiB"
+MAX_JOINED = 200  # lines of a record whose quoted fields contain line breaks; a printed vector of 512 has 86 to 128
+UNREADABLE = f"is not UTF-8 text (save the file as UTF-8), or is longer than {MAX_LINE >> 20} MiB"
+# A text that has many zero bytes is UTF-16 without a byte order mark, or no text at all.
+MOST_ZEROS = 1 / 8
+WIDE = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16",
+        codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+OTHERS = {b"\x1f\x8b": "a gzip file", b"PK\x03\x04": "a ZIP or Office file", b"%PDF": "a PDF",
+          b"\xff\xd8\xff": "a picture", b"\x89PNG": "a picture"}  # fmt: skip
 BAD_QUOTES = "has an unmatched quotation mark"
 
-NOTHING = ("", "nan", "null", "none", "n/a")  # fields that mean no picture
+# Fields that mean no picture.
+NOTHING = ("", "nan", "null", "none", "n/a", "#n/a", "<na>", "-", "--", "?")
 # Columns of pictures, and of words for them, under the names that lists and data sets give them; the first counts.
 PICTURES = (
     "image", "image_url", "image_path", "image_file", "image_name", "image_link", "img", "img_url", "img_path",
     "picture", "photo", "file", "file_name", "filename", "file_path", "filepath", "path", "url", "link", "src",
+    "images", "pictures", "photos", "files", "urls",
 )  # fmt: skip
 WORDS = ("caption", "captions", "text", "description", "image_caption", "alt", "alt_text", "title", "sentence")
 
@@ -52,8 +61,8 @@ class Table:
     """The rows of a table; blank lines are skipped. Every iteration reads the file from its start.
 
     Args:
-        path: a name that ends in .gz is unpacked.
-        delimiter: None: whichever of comma, semicolon and tab the first line has most of.
+        path: a file packed by gzip is unpacked.
+        delimiter: None: whichever of comma, semicolon, tab and "|" the first line has most of.
         quoted: whether quotation marks enclose fields; if not, they are ordinary characters.
         header: whether the first line names the columns; ``names`` has them as ``column_name`` gives them.
         columns: fields of every record. A line whose quotes lead to another number is split at every delimiter and
@@ -131,8 +140,8 @@ class Table:
 
 
 def column_name(text: str) -> str:
-    """A column's name without regard to case, blanks, hyphens and quotes: "Image URL" is image_url."""
-    return re.sub(r"[\s_-]+", "_", text.strip().strip("\"'").strip().lower())
+    """A column's name without regard to case, blanks, hyphens, quotes and "#": "Image URL" is image_url."""
+    return re.sub(r"[\s_-]+", "_", text.strip().strip("#\"'“”‘’„«»").strip().lower())
 
 
 def first_given(row: Mapping[str, Any], names: Iterable[str]) -> tuple[str, Any] | None:
@@ -151,14 +160,20 @@ def read_lines(path: Path) -> Iterator[Line]:
     try:
         with _open(path) as file:
             head = file.read(HEAD)
-        wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        encoding, errors = ("utf-16", "replace") if wide else ("utf-8-sig", "surrogateescape")
+        wide = next((encoding for mark, encoding in WIDE.items() if head.startswith(mark)), None)
+        encoding, errors = (wide, "replace") if wide else ("utf-8-sig", "surrogateescape")
+        other = next((kind for begin, kind in OTHERS.items() if head.startswith(begin)), None)
+        if other or not wide and head.count(b"\0") > len(head) * MOST_ZEROS:
+            what = f", but {other}" if other else ", or is in UTF-16 without a byte order mark; save it as UTF-8"
+            raise InputError(f"{printable(str(path))} is not a text{what}")
         shown = head.decode(encoding, "replace")
         end = "\r" if "\r" in shown and "\n" not in shown else "\n"
         with io.TextIOWrapper(_open(path), encoding, errors, end) as file:
             number = 0
             while text := file.readline(MAX_LINE):
                 number, rest = number + 1, text
+                if wide:  # damage, as UTF-8 has it
+                    text = text.replace("\ufffd", "\udcff")
                 while len(rest) == MAX_LINE and not rest.endswith(end):
                     rest = file.readline(MAX_LINE)
                 yield number, text
@@ -167,7 +182,9 @@ def read_lines(path: Path) -> Iterator[Line]:
 
 
 def _open(path: Path) -> BinaryIO:
-    return cast(BinaryIO, gzip.open(path)) if path.name.endswith(".gz") else open(path, "rb")
+    with open(path, "rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"  # whatever its name says
+    return cast(BinaryIO, gzip.open(path)) if packed else open(path, "rb")
 
 
 def is_damaged(text: str) -> bool:

@@ -90,9 +90,9 @@ def clip(instead: str) -> tuple[Path, Path]:
     return path, next(path / name for name in CLIP_FILES if name in WEIGHTS and (path / name).is_file())
 
 
-def is_cached(repo_id: str) -> bool:
-    """Whether the model ``repo_id`` is in the hub's cache, all of it."""
-    return _cached(repo_id, None, {}) is not None
+def is_cached(repo_id: str, files: Sequence[str] | None = None) -> bool:
+    """Whether ``snapshot`` would need no download."""
+    return _cached(repo_id, files, {}) is not None
 
 
 def corrected_unet_config(config: dict[str, Any]) -> tuple[dict[str, Any], str | None]:

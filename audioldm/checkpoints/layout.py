@@ -145,7 +145,8 @@ def open_folder(path: str | Path) -> ModelFolder:
         index = json.loads((path / INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         what = "no" if isinstance(error, FileNotFoundError | NotADirectoryError) else "an unreadable"
-        raise InputError(f"{path} is not a model folder: it has {what} {INDEX}") from None
+        why = f"{path} is not a model folder: it has {what} {INDEX}"
+        raise InputError(why if os.path.lexists(path) else f"no such model folder: {path}") from None
     if not (
         isinstance(index, dict)
         and isinstance(index.get("defaults", {}), dict)
@@ -202,9 +203,8 @@ def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tenso
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InputError if one of the ``tensors`` of the file ``path`` holds NaN or infinite numbers."""
+    """Raises InputError if a tensor of the file ``path`` holds NaN or infinity; a sum is quick, but may overflow."""
     for name, tensor in tensors.items():
-        # A sum is quicker, but may overflow.
         if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
             raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
 

@@ -11,10 +11,10 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 import requests
@@ -22,6 +22,9 @@ import urllib3
 
 from ..errors import InputError
 from ..inputs.web import read_retry_after
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before each new try; with them used up and nothing gained, it is given up
 MAX_WAIT = 120.0  # seconds; the longest wait a server may ask for (Retry-After)
@@ -66,7 +69,7 @@ class Transfer:
         self.host = urlsplit(url).hostname or url
         self._size, self._about = size, about
         self._reached = self._announced = False  # has the server answered? was the download announced?
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
 
     def run(self) -> bool:
         """Fetch the missing bytes. Returns whether the file came in one piece. Raises InputError."""
@@ -247,7 +250,7 @@ class Transfer:
             return {}
         return content if isinstance(content, dict) else {}
 
-    def _note_version(self, headers: Any, total: int | None) -> None:
+    def _note_version(self, headers: Mapping[str, str], total: int | None) -> None:
         version = {"url": self.url, "etag": _etag(headers), "modified": headers.get("Last-Modified"), "total": total}
         _version_file(self.part).write_text(json.dumps(version) + "\n", encoding="utf-8")
 
@@ -272,7 +275,7 @@ def format_size(count: int) -> str:
     return f"{count} bytes"
 
 
-def _etag(headers: Any) -> str | None:
+def _etag(headers: Mapping[str, str]) -> str | None:
     """The answer's strong ETag; a weak one does not promise the same bytes."""
     etag = headers.get("ETag", "").strip()
     return etag if etag.startswith('"') else None

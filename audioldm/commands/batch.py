@@ -157,7 +157,7 @@ class Batch:
         return options, translator, against
 
     @cached_property
-    def _shared(self) -> list[Any]:
+    def _shared(self) -> list[str | None]:
         """What is in the keys of all rows."""
         negative = None if self.negative is None else self.negative.sha256
         original = None if self.original is None else self.original.sha256

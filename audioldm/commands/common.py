@@ -20,6 +20,7 @@ from ..options import GenerateOptions
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from tqdm import tqdm
 
     from ..generation import Sound
     from ..inputs.prompt import Prompt
@@ -54,6 +55,11 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
         for variable, value in MACHINE.items():
             os.environ.setdefault(variable, value)
     try:
+        os.getcwd()  # torch's libraries would end the process without it
+    except OSError:
+        _say(f"{name}: error: the current folder does not exist any more; change to another one")
+        return BAD_INPUT
+    try:
         with _configured_logging(debug):
             return run()
     except InputError as error:
@@ -67,6 +73,12 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
         return INTERRUPTED
     except BrokenPipeError:  # the reader of stdout is gone; let the interpreter's last flush succeed
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:  # a full disk, a closed device …
+        if debug:
+            raise
+        where = f": {error.filename}" if error.filename else ""
+        _say(f"{name}: error: {error.strerror or _one_line(error)}{where}")
         return FAILED
     except Exception as error:
         if debug:
@@ -135,7 +147,7 @@ class Progress:
     def __init__(self, total: int | None, unit: str) -> None:
         self.total, self.unit, self.done = total, unit, 0
         self._began = self._told = time.monotonic()
-        self._bar: Any = None
+        self._bar: tqdm[NoReturn] | None = None
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -239,7 +251,7 @@ def make(
     on_step: Callable[[], object] | None = None,
     on_note: Callable[[str], object] = log.warning,
     frugal: bool = False,
-) -> Iterator[tuple[Sound, dict[str, Any]]]:
+) -> Iterator[tuple[Sound, dict[str, object]]]:
     """Each sound as soon as it is made, with its record.
 
     Args:

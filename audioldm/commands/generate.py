@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 class _Once(argparse.Action):
     """An option that would lose its first value if it were given twice."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option: str | None = None
+    ) -> None:
         if getattr(namespace, self.dest, None) is not None:
             raise argparse.ArgumentError(self, "it was given twice, and only one value can be used")
         setattr(namespace, self.dest, values)
@@ -37,7 +39,7 @@ def parser() -> Parser:
     )
     model = p.add_argument_group("with which model")
     add_options(model, MODEL)
-    model.add_argument("--list", action="store_true", help="list models and translators and exit")
+    model.add_argument("--list", action="store_true", help="list models, or the translators of --model_name")
     where = p.add_argument_group("where to write it")
     where.add_argument("-s", "--save_path", default="./output", metavar="FOLDER", help="[./output]")
     where.add_argument(
@@ -72,9 +74,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: argparse.Namespace) -> int:
     """Make the sounds and print their paths; returns the exit code. Everything is checked before anything is made."""
     if args.list:
-        from .list import listing
+        from .list import listing, listing_of
 
-        print("\n".join(listing()))
+        named = args.ckpt_path or args.model_name
+        print("\n".join(listing() if named is None else listing_of(named)))
         return 0
     _take_positional(args)
     began = time.perf_counter()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from translator import zoo
+from translator import settings, zoo
 
 from .. import registry
 from ..checkpoints import download
@@ -37,6 +37,21 @@ def listing() -> list[str]:
         lines += ["Translators of models that are not installed:", ""]
         lines += [f"    {line}" for line in zoo.table(others)] + [""]
     return lines + _published()
+
+
+def listing_of(name: str) -> list[str]:
+    """The lines of the table of the translators for the model ``name``. No server is asked. Raises InputError."""
+    if not registry.is_here(name):
+        return [f"{name} is not downloaded, so its spaces are not known yet; {settings.MEMORY} works with any model"]
+    model = registry.build_model(model_name=name)
+    if not model.has_clip:
+        return [f"{name} is downloaded, but not its CLIP; both are after the first picture"]
+    clip, clap = model.spaces
+    entries = (entry for root in dict.fromkeys(registry.translator_roots(model)) for entry in zoo.available(root))
+    fitting = {entry.name: entry for entry in entries if entry.fits(clip, clap)}
+    missing = {} if settings.MEMORY in fitting else {settings.MEMORY: "made at first use"}
+    table = zoo.table(fitting.values(), registry.default_name(model), missing)
+    return [f"{name}: CLIP space {clip}, CLAP space {clap}; its translators (* default):", "", *table]
 
 
 def _published() -> list[str]:

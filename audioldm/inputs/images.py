@@ -18,7 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -26,7 +26,8 @@ from PIL import Image, ImageOps
 from translator.files import label
 
 from ..errors import InputError
-from . import pixels
+from . import pixels, salvage
+from .vector import content_of
 from .web import LIMITS, Limits, download, too_many_bytes
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM", "HEIF")  # no EPS: it runs programs
@@ -38,6 +39,7 @@ MAX_ELONGATION = 100  # long side : short side; an encoder enlarges the short si
 LARGE = 40_000_000  # pixels; a larger picture is reduced by a whole factor
 SMALL = 64  # pixels; contrast is measured on so small a copy
 BLANK, CLEAR = 4.0, 24.0  # contrast: below the first nothing can be seen, above the second enough
+ONE_COLOUR = 2  # steps of 255 by which one colour may differ from pixel to pixel
 MAX_FRAMES, MAX_FRAME_PIXELS = 100, 400_000_000  # how far an animation is searched, and in pixels of all frames
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF", "TIFF", "HEIF")  # an MPO's second picture is the other eye's
 
@@ -89,6 +91,26 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
         InputError: `data` is empty, damaged, no image of a known format, too elongated, or claims too many
             pixels.
     """
+    try:
+        picture = _decoded(data, name, limits, on_note)
+    except InputError:
+        if on_note is None:
+            raise
+        saved = salvage.by_filling(data, name, lambda filled: _decoded(filled, name, limits, None), on_note)
+        if saved is None:
+            raise
+        picture = saved
+    return picture if on_note is None else _seen(picture, name, on_note)
+
+
+def _seen(picture: Image.Image, name: str, on_note: OnNote) -> Image.Image:
+    """`picture`, with a remark if nothing can be seen on it."""
+    if all(high - low <= ONE_COLOUR for low, high in cast(Any, picture.getextrema())):
+        on_note(f"{name} is blank: all of it is of one colour")
+    return picture
+
+
+def _decoded(data: bytes, name: str, limits: Limits, on_note: OnNote | None) -> Image.Image:
     with _opened(data, name, limits) as image:
         try:
             loaded = image if image.format in EIGHT_BITS else pixels.deep(image, lambda: _open(data, limits))
@@ -97,7 +119,7 @@ def decode_image(data: bytes, name: str, limits: Limits = LIMITS, *, on_note: On
             scans = data.count(b"\xff\xda")
             if on_note is None:
                 raise
-            loaded = pixels.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
+            loaded = salvage.load_cut_short(lambda: _open(data, limits), name, scans, on_note)
             if loaded is None:
                 raise
         return visible_frame(loaded, name)
@@ -154,7 +176,7 @@ def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
     if isinstance(source, Image.Image):
         name = label(str(getattr(source, "filename", "") or "the picture"))
         try:
-            return visible_frame(source, name)
+            return _seen(visible_frame(source, name), name, on_note)
         except InputError:
             raise
         except Exception as error:  # closed, or its file is damaged
@@ -163,15 +185,9 @@ def _from_python(source: Any, limits: Limits, on_note: OnNote) -> Image.Image:
         return decode_image(bytes(source), "the picture", limits, on_note=on_note)
     if hasattr(source, "read"):
         name = label(str(getattr(source, "name", "the open file")))
-        try:
-            data = source.read()
-        except (OSError, ValueError) as error:
-            raise InputError(f"{name} cannot be read; open it with mode \"rb\"") from error
-        if not isinstance(data, bytes):
-            raise InputError(f"{name} is open as text; open it with mode \"rb\"")
-        return decode_image(data, name, limits, on_note=on_note)
+        return decode_image(content_of(source, name), name, limits, on_note=on_note)
     if hasattr(source, "__array__"):
-        return to_rgb(pixels.from_array(source), "the picture")
+        return _seen(to_rgb(pixels.from_array(source), "the picture"), "the picture", on_note)
     raise InputError(
         "a picture is a URL, a file, a data URI, bytes, an open file, a PIL image or an array, "
         f"not {type(source).__name__}"

@@ -11,9 +11,10 @@ from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image
 
 from ..errors import InputError
+from .vector import to_numpy
 from .web import Limits, too_many_bytes
 
 # Usual values of white beyond 8 bits: data of 8, 10, 12, 14 and 16 bits. Above them, the brightest pixel is white.
@@ -22,13 +23,20 @@ UNUSED_BITS = 64  # an 8-bit channel below this may be the upper half of 14 bits
 PICTURE_ARRAY = "a picture is an array (height, width), (height, width, 3) or (height, width, 4)"
 SOUND = re.compile(rb"RIFF....WAVE|fLaC|OggS|ID3|FORM....AIFF|....ftypM4A", re.S)  # how its file begins
 HEIC = re.compile(rb"....ftyp(hei|hev|hif|mif1|msf1)", re.S)
+KNOWN = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|II\*\0|MM\0\*|RIFF....WEBP|....ftypavi[fs]", re.S)
+OTHERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the picture; `git lfs pull` fetches it",
+    b"\x1f\x8b": "packed by gzip; unpack it first", b"PK\3\4": "a ZIP file; unpack it first",
+    b"%PDF": "a PDF; save the picture in it as PNG or JPEG first", b"8BPS": "a Photoshop file; export it to PNG first",
+    b"\0\0\0\x0cjP": "JPEG 2000, which is not read; export it to PNG or JPEG first",
+    b"\0\0\0\x0cJXL": "JPEG XL, which is not read; export it to PNG or JPEG first",
+    b"\0\0\1\0": "an icon; export it to PNG first", b"%!PS": "PostScript; export it to PNG first",
+}  # fmt: skip
 CANNOT = "cannot be decoded: it is damaged or of an unusual kind; export it to JPEG first"
 PNG = b"\x89PNG\r\n\x1a\n"
 # What decides on the pixels of a PNG; texts, times and colour profiles are left out.
 CHUNKS = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"acTL", b"fcTL", b"fdAT")
 IF_WHOLE = b"eXIf"  # how the picture is turned
-LOST = 1 / 8  # of the rows, at most, may be missing
-SCANS = 5  # of a progressive JPEG, which is seen whole from then on
 
 
 def deep(image: Image.Image, reopen: Callable[[], Any]) -> Image.Image:
@@ -57,10 +65,7 @@ def from_array(array: Any, name: str = "the picture") -> Image.Image:
 
     Whole numbers from 0 to 255, 16-bit ones, or floats from 0 to 1 (or to 255). Raises InputError.
     """
-    try:
-        values = np.asarray(array)
-    except Exception:  # tensors on a GPU, ragged lists …
-        raise InputError(f"{name} is not an array that can be read; {PICTURE_ARRAY}") from None
+    values = to_numpy(array, f"{name} is not an array that can be read; {PICTURE_ARRAY}")
     if values.ndim == 4 and len(values) == 1:
         values = values[0]
     if values.ndim == 3 and values.shape[2] not in (1, 3, 4) and values.shape[0] in (1, 3, 4):
@@ -137,65 +142,6 @@ def without_metadata(data: bytes) -> bytes:
     return b"".join(kept)
 
 
-def load_cut_short(
-    open_it: Callable[[], Image.Image], name: str, scans: int, on_note: Callable[[str], object]
-) -> Image.Image | None:
-    """The existing part of a picture whose file ends too early, cropped; None: too much is missing.
-
-    Args:
-        open_it: opens the file again.
-        name: of the file, for the remark about the missing part.
-        scans: how often the file begins a scan, if it is a JPEG.
-        on_note: receives that remark.
-    """
-    image = open_it()
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, IndexError):
-        pass
-    rows = _rows_with_content(image)
-    if image.info.get("progressive") or image.info.get("progression"):
-        missing, said = (0, "its finest details are") if scans >= SCANS else (image.height, "")
-    else:
-        missing = image.height - rows.nonzero()[0].max(initial=-1) - 1
-        if (~rows).sum() > missing + LOST * image.height:  # interlaced: the gaps are everywhere
-            return None
-        said = ""
-    image = open_it()
-    ImageFile.LOAD_TRUNCATED_IMAGES = True
-    try:
-        image.load()
-    except (OSError, SyntaxError, ValueError, IndexError):
-        return None
-    finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-    missing = min(missing, _flat_rows(image))
-    if missing > LOST * image.height:
-        return None
-    said = said or (f"its last {missing} of {image.height} rows are" if missing else "next to nothing is")
-    on_note(f"{name} is cut short: {said} missing, and the rest is used")
-    if missing:
-        whole, image = image, image.crop((0, 0, image.width, image.height - missing))
-        image.info, image._exif = whole.info, whole.getexif()
-    return image
-
-
-def _rows_with_content(image: Image.Image) -> np.ndarray:
-    """For each row, whether the decoder has written anything but zeros to it."""
-    if image._im is None:
-        return np.zeros(image.height, bool)
-    found = Image.new(image.mode, (1, 1))._new(image._im)  # pyright: ignore[reportArgumentType]
-    values = np.asarray(found).reshape(image.height, -1)
-    return np.asarray(values.any(axis=1))
-
-
-def _flat_rows(image: Image.Image) -> int:
-    """How many of the last rows are of one colour, as decoders fill missing rows."""
-    values = np.asarray(image)
-    differs = (values != values[-1, -1]).reshape(image.height, -1).any(axis=1)
-    return image.height - int(differs.nonzero()[0].max(initial=-1)) - 1
-
-
 def data_uri(source: str, limits: Limits) -> bytes:
     """The data of `data:[type][;base64],data` (RFC 2397); line breaks within base64 are accepted."""
     head, comma, body = source[5:].partition(",")
@@ -233,6 +179,10 @@ def what_else(data: bytes, formats: Sequence[str]) -> str:
         return "is a sound, not a picture; give it with -f"
     if HEIC.match(data):
         return f"is a HEIC photo that {CANNOT}"
+    if KNOWN.match(data):
+        return "is damaged or truncated"
+    if what := next((what for begin, what in OTHERS.items() if data.startswith(begin)), None):
+        return f"is {what}"
     return f"is not an image that can be read ({', '.join(formats)}), or it is damaged"
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from os import PathLike
 from typing import Any, Literal
+from urllib.parse import unquote
 
 from translator.files import (
     SCHEME,
@@ -27,11 +28,18 @@ from ..options import MAX_DURATION
 from .vector import SUFFIX, as_vector, read_vector
 
 MAX_PROMPTS = 64
+INSTEAD = {  # of files that are no prompts, by the endings of their names
+    "tsv xls xlsx ods": "save it as .csv",
+    "json": "save it as .jsonl, one row in each line",
+    "zip tar gz tgz bz2 xz 7z rar": "unpack it first, and give the folder with a / at its end",
+    "pdf psd ai eps ico icns cr2 cr3 nef arw dng orf rw2 raf": "export it to JPEG or PNG",
+    "doc docx odt rtf md html htm": "save its words as .txt",
+}
 ACCEPTED = "a prompt is words, an http(s) URL, a data URI or the name of an image file"
 
 _ANY_EXTENSION = re.compile(r"\.[A-Za-z]\w{0,4}$")
 _SCHEME_WITHOUT_SLASHES = re.compile(r"(https?|file|ftps?):(?=\S)", re.I)
-_PATH = re.compile(r"(~\w*|\.{1,2})?/\S*$")  # /x, ./x, ../x, ~/x: one word that can only be a path
+_PATH = re.compile(r"(~\w*|\.{1,2})?/\S*$|~\w+$|\S+/$")  # /x, ./x, ../x, ~/x, ~x, x/: one word that can only be a path
 _MAGIC = re.compile(
     rb"\xff\xd8\xff|\x89PNG|GIF8|BM|II\*\0|MM\0\*|RIFF....WEBP|....ftyp(avif|hei|mif1)|P[1-6]\s", re.DOTALL
 )
@@ -50,10 +58,10 @@ class Prompt:
     source: str  # as the user gave it: words, URL, file name …
     content: Any  # text: str; image: RGB PIL image; audio: float32 (N,) at 16 kHz; vector: float32 (512,), unit
     gain: float = 1.0  # factor on the samples of a sound, if they were beyond full scale
-    found: dict[str, Any] = field(default_factory=dict, compare=False)  # facts found while encoding it, for the record
+    found: dict[str, object] = field(default_factory=dict, compare=False)  # facts for the record
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What a sound's JSON says of it; the hash is of UTF-8, RGB pixels, float32 samples or float32 numbers."""
         gain = {} if self.gain == 1 else {"gain": self.gain}
         return {"prompt": self.shown, "kind": self.kind, "content_sha256": self.sha256, **gain, **self.found}
@@ -110,8 +118,8 @@ def _refuse_other_files(name: str) -> None:
     if is_sound_name(name):
         raise InputError(f"{_quoted(name)} is the name of a sound: give it with -f, not with -t")
     if is_other_name(name):
-        how = {"tsv": "; save it as .csv", "json": "; save it as .jsonl, one row in each line"}
-        more = how.get(name.rpartition(".")[2].lower(), "")
+        ending = name.rpartition(".")[2].lower()
+        more = next((f"; {how}" for endings, how in INSTEAD.items() if ending in endings.split()), "")
         raise InputError(
             f"{_quoted(name)} is not a file that -t takes: pictures (.jpg, .png, .webp, .heic …), "
             f"lists (.txt, .csv, .jsonl) and .npy{more}"
@@ -120,7 +128,7 @@ def _refuse_other_files(name: str) -> None:
 
 def _from_python(prompt: Any, on_note: OnNote) -> Prompt:
     """A prompt of bytes, an open file, a PIL image or an array; an array of one dimension is a vector."""
-    if getattr(prompt, "ndim", None) == 1:
+    if getattr(prompt, "ndim", None) == 1 and not isinstance(prompt, memoryview):
         return Prompt("vector", "vector", as_vector(prompt, "the vector"))
     if not any(hasattr(prompt, name) for name in ("read", "__array__", "getexif", "hex", "tobytes")):
         raise InputError(f"{ACCEPTED}, or in Python a PIL image, bytes or an array; not {type(prompt).__name__}")
@@ -160,6 +168,8 @@ def kind_of(prompt: str) -> Literal["text", "image"]:
     prompt = unwrapped(prompt)
     if not prompt:
         raise InputError(f"the prompt is empty: {ACCEPTED}")
+    if prompt == "-":
+        raise InputError(f"a prompt cannot be read from standard input: {ACCEPTED}")
     scheme = SCHEME.match(prompt) or _SCHEME_WITHOUT_SLASHES.match(prompt)
     if scheme:
         return _check_url(prompt, scheme[1].lower())
@@ -197,6 +207,9 @@ def in_folder(prompt: str, folder: str) -> str:
 
 
 def _check_url(prompt: str, scheme: str) -> Literal["image"]:
+    if scheme == "file":
+        name = unquote(re.sub(r"(?i)file:(//localhost(?=/)|//)?", "", prompt))
+        raise InputError(f"file: addresses are not supported; give the name of the file: {printable(name)}")
     if scheme not in ("http", "https"):
         raise InputError(f"{scheme}: addresses are not supported; {ACCEPTED}")
     if not re.match(r"https?://[^/?#\s]", prompt, re.I):
@@ -214,7 +227,8 @@ def _kind_of_path(prompt: str) -> Literal["text", "image"]:
     if os.path.exists(path):
         return "image" if _means_file(prompt, path) else "text"
     if is_image_name(prompt) or is_list_name(prompt) or _PATH.match(prompt):
-        raise InputError(f"no such file: {_quoted(prompt)}")
+        more = "; an address begins with https://" if re.match(r"www\.\S", prompt, re.I) else ""
+        raise InputError(f"no such file: {_quoted(prompt)}{more}")
     return "text"
 
 

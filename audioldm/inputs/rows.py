@@ -6,16 +6,17 @@ list that cannot be meant raises InputError.
 
 from __future__ import annotations
 
-import codecs
 import dataclasses
 import json
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from translator.files import (
+    SCHEME,
     is_data_uri,
     is_image_name,
     is_list_name,
@@ -72,24 +73,11 @@ def read(source: str, on_note: OnNote = log.warning) -> Iterator[Row]:
     else:
         reader = {".txt": _texts, ".csv": _table, ".jsonl": _objects}[os.path.splitext(path)[1].lower()]
         rows, what = reader(path, _once(on_note)), "prompts"
-    if os.path.isfile(path):
-        _check_text(path)
     first = next(rows, None)
     if first is None:
         raise InputError(f"{printable(source)} has no {what}")
     yield first
     yield from rows
-
-
-def _check_text(path: str) -> None:
-    """Raises InputError if a file has zero bytes, but is not UTF-16 with a byte order mark."""
-    try:
-        with open(path, "rb") as file:
-            head = file.read(4096)
-    except OSError as error:
-        raise InputError(f"{printable(path)} cannot be read: {error.strerror}") from None
-    if b"\0" in head and not head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise InputError(f"{printable(path)} is not a text in UTF-8, or in UTF-16 with a byte order mark")
 
 
 def _once(on_note: OnNote) -> OnNote:
@@ -110,7 +98,7 @@ def _images(folder: str) -> Iterator[Row]:
         with os.scandir(folder) as entries:
             names = sorted(
                 entry.name for entry in entries
-                if is_image_name(entry.name) and not entry.name.startswith(".") and not entry.is_dir()
+                if is_image_name(entry.name) and not entry.name.startswith(".") and not os.path.isdir(entry.path)
             )  # fmt: skip
     except OSError as error:
         raise InputError(f"the folder {folder} cannot be read: {error.strerror}") from None
@@ -119,13 +107,27 @@ def _images(folder: str) -> Iterator[Row]:
 
 
 def _texts(path: str, on_note: OnNote) -> Iterator[Row]:
-    """One prompt a line, without blank lines and those that begin with "#"."""
+    """One prompt a line, without blank lines and those that begin with "#"; or a table, if its first line says so."""
+    names = Table(Path(path)).names
+    if len(names) > 1 and set(names) <= set(KEYS) and not set(names).isdisjoint(PICTURES):
+        on_note(f"{printable(path)} is read as a table: its first line names columns")
+        yield from _table(path, on_note)
+        return
     for number, line in read_lines(Path(path)):
         text = line.strip()
         if is_damaged(line):
             yield _bad(number, UNREADABLE, text)
+        elif not text.startswith("#") and _has_caption(text):
+            what = "has words behind the name of a picture; save the list as .csv with the columns image and caption"
+            yield _bad(number, what, text)
         elif text and not text.startswith("#"):
             yield _row(path, number, {"prompt": text})
+
+
+def _has_caption(line: str) -> bool:
+    """Whether a line is a picture's name and more, as data sets of captions have it: "dog.jpg<TAB>a dog barks"."""
+    parts = re.match(r"([^\t,;|]+?)(#\d+)?\s*[\t,;|](?=.*\w)", line)
+    return bool(parts and is_image_name(parts[1]) and not SCHEME.match(line) and not os.path.exists(line))
 
 
 def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
@@ -140,6 +142,9 @@ def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError):
+            if text in ("[", "{", "[{") and number == 1:
+                what = "is JSON over several lines; JSON lines have each object whole on a line of its own"
+                raise InputError(f"{printable(path)} {what}") from None
             yield _bad(number, "is not JSON", text)
             continue
         data = {"prompt": value} if isinstance(value, str) else value
@@ -152,7 +157,7 @@ def _objects(path: str, on_note: OnNote) -> Iterator[Row]:
 
 
 def _table(path: str, on_note: OnNote) -> Iterator[Row]:
-    """A table with a header; the most frequent of comma, semicolon and tab in the header separates columns."""
+    """A table with a header; the most frequent of comma, semicolon, tab and "|" in it separates columns."""
     table = Table(Path(path))
     if not any(key in table.names for key in PROMPT_KEYS):
         if table.names:
@@ -173,6 +178,8 @@ def _table(path: str, on_note: OnNote) -> Iterator[Row]:
 
 def _tell_unused(path: str, what: str, names: list[str], on_note: OnNote) -> None:
     unknown = [name for name in names if name and name not in KEYS]
+    for name in sorted({name for name in names if name in KEYS and names.count(name) > 1}):
+        on_note(f"{printable(path)}: the {what} {name} is there more than once; the first is used")
     if unknown:
         on_note(f"{printable(path)}: not used: {what} {printable(', '.join(unknown))}")
 
@@ -185,6 +192,8 @@ def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda 
     for name, value in texts.items():
         if not isinstance(value, str):
             return _bad(number, f"has a {name} that is not a text")
+        if is_damaged(value):
+            return _bad(number, f"has a {name} with characters that no text has")
     others = [name for name in data if name in PROMPT_KEYS and name != key]
     if key in PICTURES and others:
         note = f"the prompts are the pictures in {key}; a row without one takes {', '.join(others)}"
@@ -192,6 +201,7 @@ def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda 
     names = [given[name] for name in ("name", "id") if name in given]
     if any(isinstance(name, bool) or not isinstance(name, str | int | float) for name in names):
         return _bad(number, "has an id or a name that is neither a text nor a number", prompt)
+    names = [int(name) if isinstance(name, float) and name.is_integer() else name for name in names]
     folder, error = os.path.dirname(path), None
     prompt = in_folder(unwrapped(prompt), folder)
     if key in PICTURES and not _names_file(prompt):
@@ -202,7 +212,7 @@ def _row(path: str, number: int, data: dict[str, Any], on_note: OnNote = lambda 
     return Row(
         number,
         prompt,
-        id=str(given.get("id", number)),
+        id=str(names[-1] if "id" in given else number),
         name=str(names[0]) if names else None,
         settings=settings,
         error=error,
@@ -227,6 +237,8 @@ def _value(name: str, value: Any) -> Any:
     """A number that was written as text, or a whole one as 7.0; the options' check refuses anything else."""
     if name not in OPTIONS:
         return value
+    if isinstance(value, str) and OPTIONS[name] is float and re.fullmatch(r"[+-]?\d*,(\d{1,2}|\d{4,})", value.strip()):
+        value = value.replace(",", ".")  # as most of Europe writes it; three digits may be thousands
     try:
         number = float(value) if isinstance(value, str) else value
         if OPTIONS[name] is int and isinstance(number, float):

@@ -1,12 +1,10 @@
-"""A sound as the user has it, a file or a Python object → its samples and their rate.
-
-libsndfile reads most files, PyAV (FFmpeg) the others: m4a, mp4, mov, webm, wma … Their content decides, not the name.
-"""
+"""A sound as the user has it, a file or what Python holds → its samples and their rate."""
 
 from __future__ import annotations
 
 import io
 import logging
+import math
 import numbers
 import os
 import re
@@ -15,9 +13,11 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from translator.files import printable
+from translator.files import SCHEME, is_data_uri, printable, unwrapped
 
 from ..errors import InputError
+from .decoding import DAMAGED, SLACK, UNKNOWN, Decoded, by_av, by_sndfile
+from .vector import content_of, to_numpy
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,12 +26,8 @@ LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000  # Hz
 OUR_RATE = 16_000  # Hz, of an array that comes without a rate
 MAX_CHANNELS = 32  # an array's shorter side may be its channels
 HEADERLESS = (".raw", ".pcm")
-# FFmpeg's readers of files that hold their own sound; playlists and the like would open other files or addresses.
-READERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,asf,aac,ogg,mp3,flac,wav,w64,avi,flv,mpegts,mpeg,amr,ac3,eac3,aiff,caf,ape,wv,"
-    "tta,mpc,mpc8,dsf,iff,au,rm,mxf,dts,truehd,opus,amrnb,amrwb,loas,latm,swf,dv,voc,xwma,tak"
-)
 PICTURE = re.compile(rb"\xff\xd8\xff|\x89PNG|GIF8|BM|RIFF....WEBP|....ftyp(avif|hei|mif1)", re.S)  # how its file begins
+MP3, OGG = re.compile(rb"ID3|\xff[\xe2-\xff]"), b"OggS"
 ARRAY = "a sound is an array (samples,), (samples, channels) or (channels, samples), alone (at 16 kHz) or with its rate"
 
 log = logging.getLogger("audioldm")
@@ -58,9 +54,11 @@ def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = lo
     if isinstance(source, str | PathLike):
         found = _from_file(os.fsdecode(source), seconds, on_note)
     elif isinstance(source, bytes | bytearray | memoryview):
-        found = _from_bytes(bytes(source), "the sound", seconds, on_note)
+        found = _decoded(lambda: io.BytesIO(source), "the sound", seconds, on_note)
     elif hasattr(source, "read"):
-        found = _from_bytes(_read(source), str(getattr(source, "name", "the open file")), seconds, on_note)
+        name = str(getattr(source, "name", "the open file"))
+        data = content_of(source, printable(name))
+        found = _decoded(lambda: io.BytesIO(data), name, seconds, on_note)
     else:
         found = _from_array(source, seconds)
     if not LOWEST_RATE <= found.rate <= HIGHEST_RATE:
@@ -72,112 +70,69 @@ def read_samples(source: Any, seconds: float | None = None, on_note: OnNote = lo
 
 def duration(path: str | PathLike[str]) -> float:
     """Seconds of sound in a file. Raises InputError."""
-    import soundfile
-
-    name = _checked(os.fsdecode(path))
-    if not name.lower().endswith(HEADERLESS):
-        try:
-            with open(os.path.expanduser(name), "rb") as file:
-                return float(soundfile.info(file).duration)
-        except (OSError, soundfile.LibsndfileError, RuntimeError, TypeError):
-            pass
-    found = read_samples(name)
+    found = read_samples(os.fsdecode(path))
     return len(found.values) / found.rate
 
 
 def _checked(name: str) -> str:
-    """The name of an existing file. Raises InputError, which says what to give instead."""
-    if re.match(r"(https?|ftp)://", name.strip(), re.I):
+    """The name of a file that is there; raises InputError, saying what to give instead of anything else."""
+    if SCHEME.match(name.strip()) or is_data_uri(name.strip()):
         raise InputError(f"{printable(name)} is an address; a sound is read from a file: download it first")
+    name = unwrapped(name)
     path, shown = os.path.expanduser(name), printable(name)
+    if not name:
+        raise InputError("the name of the sound is empty")
     if os.path.isdir(path):
         raise InputError(f"{shown} is a folder; give the name of one sound file")
     if not os.path.exists(path):
-        raise InputError(f"no such audio file: {shown}")
+        more = "; a sound cannot be read from standard input" if name == "-" else ""
+        raise InputError(f"no such audio file: {shown}{more}")
     if not os.path.isfile(path):
         raise InputError(f"{shown} is not a regular file")
     return name
 
 
 def _from_file(name: str, seconds: float | None, on_note: OnNote) -> Samples:
-    path = os.path.expanduser(_checked(name))
+    name = _checked(name)
+    path = os.path.expanduser(name)
     try:
-        if name.lower().endswith(HEADERLESS):  # libsndfile would go by that name
-            with open(path, "rb") as file:
-                return _from_bytes(file.read(), name, seconds, on_note)
-        return _decoded(lambda: os.fsencode(path), lambda: open(path, "rb"), name, seconds, on_note)
+        return _decoded(lambda: open(path, "rb"), name, seconds, on_note)
     except OSError as error:
         raise InputError(f"{printable(name)} cannot be read: {error.strerror}") from None
 
 
-def _from_bytes(data: bytes, name: str, seconds: float | None, on_note: OnNote) -> Samples:
-    return _decoded(lambda: io.BytesIO(data), lambda: io.BytesIO(data), name, seconds, on_note)
-
-
-def _read(file: Any) -> bytes:
-    name = printable(str(getattr(file, "name", "the open file")))
-    try:
-        data = file.read()
-    except (OSError, ValueError):
-        raise InputError(f'{name} cannot be read; open it with mode "rb"') from None
-    if not isinstance(data, bytes):
-        raise InputError(f'{name} is open as text; open it with mode "rb"')
-    return data
-
-
-def _decoded(
-    for_sndfile: Callable[[], Any], for_av: Callable[[], BinaryIO], name: str, seconds: float | None, on_note: OnNote
-) -> Samples:
-    import soundfile
-
-    try:
-        with soundfile.SoundFile(for_sndfile()) as file:
-            frames = -1 if seconds is None else round(seconds * file.samplerate)
-            return Samples(file.read(frames, dtype="float32", always_2d=True), file.samplerate, name)
-    except (soundfile.LibsndfileError, RuntimeError, TypeError) as error:
-        why = str(error).rpartition("': ")[2].rpartition(">: ")[2].strip().rstrip(".")
-    with for_av() as file:
-        return _by_av(file, name, seconds, why, on_note)
-
-
-def _by_av(file: BinaryIO, name: str, seconds: float | None, why: str, on_note: OnNote) -> Samples:
-    """The first sound track in ``file``. ``why``: the reason of libsndfile not to read it."""
-    import av
-    import numpy as np
-
-    head, name, given = file.read(16), printable(name), name
-    file.seek(0)
+def _decoded(open_it: Callable[[], BinaryIO], name: str, seconds: float | None, on_note: OnNote) -> Samples:
+    """The first sound track of a file, by the first library that reads it whole, or else reads the most of it."""
+    shown = printable(name)
+    with open_it() as file:
+        head = file.read(16)
     if not head:
-        raise InputError(f"{name} is not a readable audio file: it is empty")
-    if name.lower().endswith(HEADERLESS):
-        raise InputError(f"{name} has no header that says rate and format; save it as WAV first")
-    parts, count, rate, failure = [], 0, 0, None
-    try:
-        with av.open(file, options={"format_whitelist": READERS}, metadata_errors="ignore") as container:
-            if not container.streams.audio:
-                raise InputError(f"{name} holds no sound: it has no sound track")
-            stream, resampler = container.streams.audio[0], av.AudioResampler(format="fltp")
-            for frame in container.decode(stream):
-                rate = rate or frame.sample_rate
-                for part in resampler.resample(frame):
-                    parts.append(part.to_ndarray())
-                    count += parts[-1].shape[1]
-                if seconds is not None and count >= seconds * rate:
-                    break
-    except InputError:
-        raise
-    except Exception as error:  # FFmpeg's errors are of many classes
-        failure = error
-    if not count:
-        if PICTURE.match(head):
-            raise InputError(f"{name} is a picture, not a sound; give it with -t")
-        if failure is None:
-            raise InputError(f"{name} holds no sound: it has no sound track")
-        raise InputError(f"{name} is not a readable audio file: {why}") from failure
-    if failure is not None:
-        on_note(f"{name} is damaged after {count / rate:.1f} seconds; what comes before is used")
-    values = np.concatenate(parts, axis=1).T[: None if seconds is None else round(seconds * rate)]
-    return Samples(np.ascontiguousarray(values, np.float32), rate, given)
+        raise InputError(f"{shown} is not a readable audio file: it is empty")
+    if PICTURE.match(head):
+        raise InputError(f"{shown} is a picture, not a sound; give it with -t")
+    # FFmpeg saves more of a damaged MP3 or Ogg, and libsndfile would write of the former to stderr.
+    libraries = (by_sndfile, by_av)
+    if MP3.match(head) or head.startswith(OGG):
+        libraries = (by_av, by_sndfile)[: 1 if MP3.match(head) else 2]
+    tried: list[Decoded] = []
+    for library in libraries:
+        with open_it() as file:
+            tried.append(library(file, shown, seconds))
+        if tried[-1].whole:
+            break
+    found = max(tried, key=lambda one: one.seconds)
+    if found.values is None:
+        if name.lower().endswith(HEADERLESS):
+            raise InputError(f"{shown} has no header that says rate and format; save it as WAV first")
+        why = DAMAGED if any(one.why == DAMAGED for one in tried) else UNKNOWN
+        why = "its index is missing, as in one that is cut short" if head[4:8] == b"ftyp" else why  # m4a, mp4, mov
+        raise InputError(f"{shown} is not a readable audio file: {why}")
+    enough = seconds is not None and found.seconds >= seconds - SLACK
+    if found.seconds and not enough and not (found.whole and tried[0].why != DAMAGED):
+        claimed = max(one.claimed for one in tried)
+        of = f" of its {claimed:.1f}" if claimed > found.seconds + SLACK else ""
+        on_note(f"{shown} is damaged or cut short: {found.seconds:.1f}{of} seconds can be read and are used")
+    return Samples(found.values, found.rate, name)
 
 
 def _from_array(source: Any, seconds: float | None) -> Samples:
@@ -196,14 +151,13 @@ def _from_array(source: Any, seconds: float | None) -> Samples:
         raise InputError(
             f"a sound is a file's name, bytes, an open file, an array or (rate, array), not {type(source).__name__}"
         )
-    if isinstance(rate, bool) or rate != int(rate):
+    if isinstance(rate, bool) or not math.isfinite(rate) or rate != int(rate):
         raise InputError(f"the rate of a sound must be a whole number of samples a second, not {rate}")
-    try:
-        values = np.asarray(source)
-    except Exception:  # a tensor on a GPU
-        raise InputError(f"the sound is not an array that can be read; {ARRAY}") from None
-    while values.ndim > 2 and 1 in values.shape:  # this package returns (1, 1, samples)
+    values = to_numpy(source, f"the sound is not an array that can be read; {ARRAY}")
+    while values.ndim > 2 and 1 in values.shape:  # what this package returns: (1, 1, samples)
         values = values.squeeze(values.shape.index(1))
+    if not values.size:
+        raise InputError("the sound is an array that contains no sound: it is empty")
     if values.ndim == 2 and values.shape[0] <= MAX_CHANNELS and values.shape[0] < values.shape[1]:
         values = values.T
     if values.ndim not in (1, 2) or values.ndim == 2 and values.shape[1] > MAX_CHANNELS:

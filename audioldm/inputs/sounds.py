@@ -41,7 +41,7 @@ class Original:
     gain: float = 1.0  # factor on the file's samples, if they were beyond full scale
 
     @property
-    def record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, object]:
         """What a sound's JSON says of it."""
         return {"file": self.path, "content_sha256": self.sha256, "gain": self.gain}
 
@@ -73,6 +73,8 @@ def read_mono(source: Any, seconds: float | None = None, on_note: OnNote = log.w
 
     samples = read_samples(source, seconds, on_note)
     name = printable(samples.name)
+    if not len(samples.values):
+        raise InputError(f"{name} contains no sound: it is empty")
     mono = _mixed(samples.values, name, on_note)
     loudest = float(np.abs(mono).max(initial=0))
     gain = 1.0 if loudest <= 1 else 1 / loudest

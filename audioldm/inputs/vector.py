@@ -41,6 +41,39 @@ def read_vector(path: str | Path, name: str | None = None) -> np.ndarray:
     return as_vector(vector, name)
 
 
+def content_of(file: Any, name: str) -> bytes:
+    """The rest of an open file; `name` stands for it in messages. Raises InputError."""
+    try:
+        data = file.read()
+    except (OSError, ValueError) as error:
+        raise InputError(f'{name} cannot be read; open it with mode "rb"') from error
+    if not isinstance(data, bytes):
+        raise InputError(f'{name} is open as text; open it with mode "rb"')
+    try:
+        at_end = not data and file.tell() > 0
+    except Exception:  # it cannot tell
+        at_end = False
+    if at_end:
+        raise InputError(f"{name} has been read to its end; seek(0) goes back to its beginning")
+    return data
+
+
+def to_numpy(array: Any, what: str) -> np.ndarray:
+    """What is like an array, a tensor of torch on any device among them, as one of NumPy.
+
+    Raises InputError, which says ``what``, if it is none.
+    """
+    import numpy as np
+
+    try:
+        if hasattr(array, "detach"):
+            array = array.detach().cpu()
+            array = array.float() if str(array.dtype) == "torch.bfloat16" else array
+        return np.asarray(array)
+    except Exception:  # ragged lists, tensors without values …
+        raise InputError(what) from None
+
+
 def as_vector(vector: Any, name: str) -> np.ndarray:
     """An array (D,) or (1, D) of floats -> float32 (D,) of length 1; ``name`` stands for it in messages.
 
@@ -48,10 +81,7 @@ def as_vector(vector: Any, name: str) -> np.ndarray:
     """
     import numpy as np
 
-    try:
-        vector = np.asarray(vector)
-    except Exception:  # a tensor on a GPU
-        raise InputError(f"{name} is not an array that can be read") from None
+    vector = to_numpy(vector, f"{name} is not an array that can be read")
     if vector.dtype.kind != "f":
         raise InputError(f"{name} does not hold floating-point numbers")
     if vector.ndim == 2 and len(vector) == 1:

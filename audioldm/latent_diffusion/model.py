@@ -53,6 +53,7 @@ class LatentDiffusion:
     def __init__(
         self, folder: ModelFolder, device: str = "auto", precision: str = "auto", batch: int | None = None
     ) -> None:
+        device = str(device)  # torch.device, for one
         if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", device):
             raise InputError(f'unknown device "{device}"; use auto, cpu, cuda or mps')
         PRECISION.check(precision)
@@ -169,6 +170,11 @@ class LatentDiffusion:
         for part in parts:
             self.__dict__.pop(part, None)
 
+    @property
+    def has_clip(self) -> bool:
+        """Whether ``clip_files`` are there without a download."""
+        return self.folder.part("clip").is_dir() or hub.is_cached(hub.CLIP_REPOSITORY, hub.CLIP_FILES)
+
     @cached_property
     def clip_files(self) -> tuple[Path, Path]:
         """The folder and the weights of CLIP: the model's own, or else the hub's."""
@@ -251,16 +257,12 @@ class LatentDiffusion:
 
 
 def best_precision(device: torch.device) -> str:
-    """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32".
-
-    Without such instructions bf16 is several times slower than float32, although torch and oneDNN offer it.
-    """
+    """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32"."""
     import torch
 
-    if device.type != "cpu":
-        return "fp16"
-    asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return "bf16" if torch.backends.mkldnn.is_available() and any(asked) else "fp32"
+    from ..clap.bulk import fast_dtype
+
+    return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(fast_dtype(device), "fp32")
 
 
 def lowered(module: Any, precision: str) -> Any:

@@ -14,12 +14,12 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from translator.files import sha256, slug, write_new
+from translator.files import output_path, sha256, slug, write_new
 
 from .. import registry
 from ..errors import InputError
@@ -53,6 +53,7 @@ def check_folder(folder: Path) -> tuple[Path, ...]:
             pass
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a folder's name"
+        reason = "it is a file" if isinstance(error, FileExistsError) else reason
         raise InputError(f"cannot write to the output folder {folder}: {reason}") from None
     return made
 
@@ -89,14 +90,14 @@ class Destination:
         if embedding is not None:
             if not embedding.lower().endswith(SUFFIX):
                 raise InputError(f"the embedding file must end in {SUFFIX}, not {embedding}")
-            _refuse_existing(Path(os.path.expanduser(embedding)), beside=False)
+            _refuse_existing(output_path(embedding), beside=False)
         prompt = prompts if isinstance(prompts, str) else prompts[0]
         if not isinstance(prompts, str) and len(prompts) > 1:
             prompt = " ".join(slug(one) for one in prompts)
         if file is None:
-            destination = cls(Path(os.path.expanduser(folder)), f"{get_time()}_{slug(prompt)}", count=count)
+            destination = cls(output_path(folder), f"{get_time()}_{slug(prompt)}", count=count)
         else:
-            path = Path(os.path.expanduser(file))
+            path = output_path(file)
             if path.suffix.lower() != ".wav":
                 raise InputError(f"the output file must end in .wav, not {file}")
             destination = cls(path.parent, path.stem, path, count)
@@ -105,7 +106,7 @@ class Destination:
         made = check_folder(destination.folder)
         if embedding is None:
             return dataclasses.replace(destination, made=made)
-        path = Path(os.path.expanduser(embedding))
+        path = output_path(embedding)
         try:
             made = (*check_folder(path.parent), *made)
         except InputError:
@@ -131,7 +132,7 @@ class Destination:
             return self.folder / f"{self.stem}_{index}.wav"
         return self.file if self.count == 1 else self.file.with_stem(f"{self.stem}-{index + 1}")
 
-    def write(self, index: int, wave: np.ndarray, record: dict[str, Any] | None = None) -> Path:
+    def write(self, index: int, wave: np.ndarray, record: Mapping[str, object] | None = None) -> Path:
         """Write sound ``index``, float32 (N,) at 16 kHz, with its ``record`` as JSON; returns the wav's path.
 
         Where a file of that name exists, a number is added to a name that we chose; for one that the user
@@ -174,7 +175,7 @@ def write_wave(path: str | Path, wave: np.ndarray) -> None:
         raise InputError(f"cannot write to the folder {path.parent}: {error.strerror}") from None
 
 
-def _write(path: Path, wave: np.ndarray, record: dict[str, Any] | None) -> None:
+def _write(path: Path, wave: np.ndarray, record: Mapping[str, object] | None) -> None:
     """Wav and JSON, both or neither. Raises FileExistsError if one of the two exists."""
     if record is None:
         return write_wave(path, wave)
@@ -218,7 +219,7 @@ def make_record(
     weights: Sequence[float] | None = None,
     negative: Prompt | None = None,
     original: Original | None = None,
-) -> dict[str, Any]:
+) -> dict[str, object]:
     """What all sounds of a run share: prompts, model, translator (each with its hash), options, versions.
 
     ``weights``: of the prompts; ``negative``: the prompt to avoid; ``original``: the sound that an edit begins with.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
 
 from translator import files
 
@@ -25,7 +25,7 @@ class Manifest:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(os.path.expanduser(folder))
+        self.folder = files.output_path(folder)
         self.path = self.folder / NAME
         self._done: dict[str, dict[tuple[str, ...], None]] = {}  # by key, the files of each time it was made
         self._made = check_folder(self.folder)
@@ -75,7 +75,7 @@ class Manifest:
                 return True
         return False
 
-    def append(self, entry: dict[str, Any]) -> None:
+    def append(self, entry: Mapping[str, object]) -> None:
         """Add a line, at once. Raises OSError."""
         line = json.dumps(entry, ensure_ascii=False) + "\n"
         self._file.write(line.encode(errors="backslashreplace"))  # a lone surrogate's escape is JSON's as well

@@ -6,6 +6,8 @@ import argparse
 import importlib.util
 from collections.abc import Sequence
 
+from translator.programs import pip_install
+
 from .. import __version__
 from ..commands.common import Parser, command
 from ..commands.generate import add_options
@@ -45,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if args.port is not None and not 0 < args.port < 65536:
         raise InputError(f"the port must be a number from 1 to 65535, not {args.port}")
     if importlib.util.find_spec("gradio") is None:
-        raise InputError('the page needs Gradio: pip install "audioldm-vision[web]"')
+        raise InputError(f"the page needs Gradio: {pip_install('gradio')}")
     from .engine import Engine
     from .server import serve
 

@@ -36,7 +36,10 @@ class _AsSent(Base):
     def preprocess(self, payload: Any) -> Upload | None:
         if payload is None or not payload.path:
             return None
-        return Upload(payload.path, payload.orig_name or Path(payload.path).name)
+        path = Path(payload.path)
+        if not path.is_file():
+            raise gr.Error("the file is not on the server any more; upload it again", print_exception=False)
+        return Upload(payload.path, Path(payload.orig_name or "").name or path.name)
 
     async def async_move_resource_to_block_cache(self, url_or_file_path: Any) -> str | None:
         if str(url_or_file_path).lower().startswith(("http://", "https://")):

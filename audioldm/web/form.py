@@ -133,13 +133,16 @@ def connect(engine: Engine, sessions: Sessions, fields: dict[str, Any]) -> None:
             sessions.keep(request.session_hash or "", Path(picture.path))
 
     def use_model(name: str) -> list[Any]:
-        model = engine.open(name)
-        defaults = GenerateOptions.build({}, model.defaults)
+        try:
+            model = engine.open(name)
+            defaults = GenerateOptions.build({}, model.defaults)
+        except InputError as error:
+            raise refusal(error) from None
         choices = [("automatic", ""), *engine.translators(name)]
         numbers = [gr.update(placeholder=f"{getattr(defaults, option.name):g}") for option in counted]
         return [gr.update(choices=choices, value=""), *numbers]
 
-    mute: dict[str, Any] = {"api_visibility": "private", "queue": False, "show_progress": "hidden"}
+    mute: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
     edits = [fields[option.name] for option in EDITING[1:]]
     fields["mode"].change(show_edit, [fields["mode"], fields["sound"]], edits, **mute)
     fields["sound"].change(heard, fields["sound"], fields["time_range"], **mute)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 HEALTH = "/health"
 MAX_BODY = 30_000_000  # bytes of a request that is not an upload; a data URI may be in it
+HEADERS = 100_000  # bytes around the file in an upload
 UPLOAD = re.compile(r"/gradio_api/upload/?$")
 # Gradio's own ways to fetch an address for a visitor, and pages that nobody needs.
 CLOSED = re.compile(r"/(gradio_api/)?(file=\w+:|file/\w+:|proxy=|deep_link|monitoring)")
@@ -30,7 +31,7 @@ class Guard:
             return await _answer(send, 200, "ok\n")
         if CLOSED.match(scope["path"]):
             return await _answer(send, 404, "this server does not fetch addresses\n")
-        limit = MAX_UPLOAD + MAX_BODY if UPLOAD.match(scope["path"]) else MAX_BODY
+        limit = MAX_UPLOAD + HEADERS if UPLOAD.match(scope["path"]) else MAX_BODY
         length = dict(scope["headers"]).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > limit:
             return await _answer(send, 413, "the request is too large\n")

@@ -64,7 +64,9 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
         connect(engine, sessions, fields)
 
         def leave(request: gr.Request) -> None:
-            sessions.remove(request.session_hash or "")
+            session = request.session_hash or ""
+            running.faults.pop(session, None)
+            sessions.remove(session)
 
         page.unload(leave)
     return page
@@ -91,9 +93,10 @@ class Running:
             task.cancel()
         return _said("Cancelled.")
 
-    def fault(self, request: gr.Request) -> str:
-        """Say why the last task of this visitor failed."""
-        return _said(self.faults.pop(request.session_hash or "", "Nothing was made."), role="alert")
+    def fault(self, request: gr.Request) -> Any:
+        """Say why the last task of this visitor failed, if it was not cancelled."""
+        sentence = self.faults.pop(request.session_hash or "", None)
+        return gr.skip() if sentence is None else _said(sentence, role="alert")
 
 
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:

@@ -22,6 +22,7 @@ from ..inputs.web import LIMITS
 from ..options import EDITING, MODE, SAMPLING, Option
 
 SOURCES = ("picture", "words", "sound", "vector")  # what is mixed, each with a weight, in this order
+MAX_WORDS = 10_000  # characters
 MAX_UPLOAD = 100_000_000  # bytes: ten minutes of a sound as WAV; a picture may have what one from the web may
 
 ADDRESS = re.compile(r"https?://|data:(?!\s)", re.I)
@@ -103,6 +104,8 @@ def _words_or_address(text: str, on_note: OnNote) -> Prompt | None:
     """As -t takes them, but for names of files."""
     if ADDRESS.match(text):
         return Prompt("image", text, load_image(text, on_note=on_note))
+    if len(text) > MAX_WORDS:
+        raise InputError(f"words may have {MAX_WORDS:,} characters, not {len(text):,}")
     words = text.encode(errors="replace").decode()
     return Prompt("text", words, words) if words else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -72,9 +73,10 @@ def serve(engine: Engine, host: str, port: int | None, announce: Callable[[str],
             footer_links=["api"], theme=theme(), css=CSS, app_kwargs={"middleware": [Middleware(Guard)]},
         )  # fmt: skip
         shown = f"[{host}]" if ":" in host else host
+        engine.warm_up()  # before anybody comes: imports hold up all of the server's threads
         announce(f"http://{shown}:{port}/")
-        threading.Thread(target=engine.warm_up, daemon=True, name="audioldm-warm-up").start()
         while not stop.wait(SWEEP_S):
-            sessions.sweep()
+            with contextlib.suppress(OSError):  # a file that Gradio removed meanwhile
+                sessions.sweep()
         page.close(verbose=False)
     return 0

@@ -32,14 +32,16 @@ class Sessions:
         """A new folder under a name that nobody can guess."""
         folder = self.root / "results" / secrets.token_urlsafe(16)
         folder.mkdir(parents=True)
-        self.keep(session, folder)
+        with self._lock:
+            self._seen[session] = time.time()
+            self._paths[session].add(folder)
         return folder
 
     def keep(self, session: str, path: Path) -> None:
-        """Note that the visitor has this file or folder."""
+        """Note that the visitor has this file. A folder may hold files of others, and is not the visitor's."""
         with self._lock:
             self._seen[session] = time.time()
-            if self.root in path.parents and path not in self._ours:
+            if self.root in path.parents and path not in self._ours and not path.is_dir():
                 self._paths[session].add(path)
 
     def remove(self, session: str) -> None:
@@ -52,7 +54,9 @@ class Sessions:
     def sweep(self, now: float | None = None) -> None:
         """Delete what is left of visitors who went without a word."""
         now = time.time() if now is None else now
-        for session in [one for one, seen in self._seen.items() if now - seen > SILENT_S]:
+        with self._lock:
+            gone = [session for session, seen in self._seen.items() if now - seen > SILENT_S]
+        for session in gone:
             self.remove(session)
         with self._lock:
             kept = self._ours.union(*self._paths.values())

@@ -6,6 +6,7 @@ The thesis's script of this name joined two CSV files, of CLIP's and CLAP's vect
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -14,7 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from audioldm.errors import InputError
-from translator.files import writing_folder
+from translator.files import output_path, writing_folder
+from translator.programs import program
 from translator.shards.parquet import open_shards
 from translator.shards.text_files import write_text_pair
 
@@ -23,7 +25,7 @@ from ..engine.progress import Progress
 from ..engine.write import read_shard
 
 MODULE = "prior_steps.audiocaps.csvtotxt"
-NEEDS = "after prior_steps.audiocaps.embedding"
+NEEDS = "after audioldm-embed audiocaps"
 
 
 def export(shards: Sequence[str | Path], out: str | Path, limit: int | None = None) -> int:
@@ -31,12 +33,13 @@ def export(shards: Sequence[str | Path], out: str | Path, limit: int | None = No
 
     Raises InputError: there are no shards, they lack CLAP's vectors, or ``out`` exists or cannot be written.
     """
-    out = Path(os.path.expanduser(out))
+    out = output_path(out)
     if os.path.lexists(out):
         raise InputError(f"{out} already exists; refusing to overwrite")
     found = open_shards(shards)
     if not found[0].clap_space:
-        raise InputError(f"{found[0].path} has no CLAP vectors; run embedding_clap to add them")
+        add = f"{program('audioldm-embed')} audiocaps_clap --out {shlex.quote(str(found[0].path.parent))}"
+        raise InputError(f"{found[0].path} has no CLAP vectors; to add them: {add}")
     pairs = (pair for shard in found for pair in _pairs(shard.path))
     number = 0
     try:

@@ -9,7 +9,7 @@ from .. import command
 from ..engine.complete import add_clap
 
 MODULE = "prior_steps.audiocaps.embedding_clap"
-NEEDS = "after prior_steps.audiocaps.embedding_clip"
+NEEDS = "after audioldm-embed audiocaps_clip"
 
 
 def work(argv: Sequence[str] | None) -> int:

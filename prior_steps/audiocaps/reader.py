@@ -47,17 +47,16 @@ class AudioCaps(FileReader):
                 raise InputError(f"AudioCaps has no split {split} here; available: {', '.join(available)}")
         if self._splits is not None and sources is not None:
             files = [files[available.index(split)] for split in self._splits]
-        for path in files:
-            open_table(path, ",", COLUMNS)
         options = {"splits": self._splits} if self._splits is not None and sources is None else {}
         super().__init__(files, cleaning, **options)
+        self.refuse_if_all(lambda path: open_table(path, None, COLUMNS))
 
     @property
     def total(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return sum(1 for path in self.files for _ in self.rows(path))
+        return sum(1 for _ in self._all_rows())
 
     def rows(self, path: Path) -> Iterator[Row]:
-        table = open_table(path, ",", COLUMNS)
+        table = open_table(path, None, COLUMNS)
         identity, caption = (table.names.index(name) for name in COLUMNS)
         split = table.names.index("split") if "split" in table.names else None
         for row, fields in table_rows(table, self.name, path.stem):

@@ -19,7 +19,7 @@ from typing import Any
 from audioldm.errors import InputError
 from audioldm.inputs.web import LIMITS, too_many_bytes
 from translator.tables import PICTURES as ADDRESSES
-from translator.tables import WORDS, Table, column_name
+from translator.tables import WORDS, Table, column_name, read_lines
 
 from ..readers.captions import CLEANING, Cleaning
 from ..readers.files import FileReader, Sources, find_files, reading, split_of
@@ -51,7 +51,7 @@ class ConceptualCaptions(FileReader):
 
     def __iter__(self) -> Iterator[Row]:
         for path in self.files:
-            if path.name.endswith(TABLES):
+            if path.name.endswith(TABLES) and _is_readable(path):
                 _layout(path)  # a table without addresses ends the run, before it begins
         return super().__iter__()
 
@@ -75,6 +75,14 @@ class ConceptualCaptions(FileReader):
                 yield _sample(row, members)
             except InputError as error:
                 yield row.failed(MALFORMED, f"{row.id} {error}")
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether the table has a first line; one that cannot be read is a row that says so."""
+    try:
+        return next(read_lines(path), None) is not None
+    except InputError:
+        return False
 
 
 def _layout(path: Path) -> tuple[Table, int, int]:
@@ -168,7 +176,7 @@ def _sample(row: Row, members: dict[str, bytes | None]) -> Row:
         return row.failed(TOO_LARGE, str(too_many_bytes(f"the picture of {row.id}", LIMITS)))
     facts = _facts(members["json"]) if "json" in members else {}
     try:
-        text = (members["txt"] or b"").decode("utf-8") if "txt" in members else facts.get("caption")
+        text = (members["txt"] or b"").decode("utf-8-sig") if "txt" in members else facts.get("caption")
     except UnicodeDecodeError as error:
         raise InputError("has a caption that is not UTF-8") from error
     if not isinstance(text, str):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import time
 from pathlib import Path
 
 from audioldm.errors import InputError
+from translator.programs import program
 
 from .embed import CLAP, TOWERS, Embedded, Embedder
 from .progress import Progress
@@ -23,7 +25,8 @@ def add_clap(out: str | Path, model: str = "starter", device: str = "auto") -> F
     path = Path(os.path.expanduser(out))
     manifest = read_manifest(path)
     if manifest is None:
-        raise InputError(f"{path} has no shards; run embedding_clip first, or embedding for both at once")
+        embed = program("audioldm-embed")
+        raise InputError(f"{path} has no shards; first run: {embed} audiocaps_clip --out {shlex.quote(str(path))}")
     if not manifest.get("finished"):
         raise InputError(f"{path} is not finished; rerun the command that started it")
     settings = manifest["settings"]

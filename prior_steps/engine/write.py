@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import Timeout
 
 from audioldm.errors import InputError
-from translator.files import PART, lock, writing
+from translator.files import PART, lock, output_path, writing
 from translator.programs import pip_install
 from translator.shards.parquet import OK, ROW_GROUP
 from translator.zoo import current
@@ -59,7 +58,7 @@ class Folder:
     ) -> None:
         if find_spec("pyarrow") is None:
             raise InputError(f"pyarrow, which writes shards, is not installed: {pip_install('pyarrow')}")
-        self.path = Path(os.path.expanduser(path))
+        self.path = output_path(path)
         self.manifest: dict[str, Any] = {"settings": dict(settings), "versions": dict(versions), "seconds": 0.0}
         self._held = ExitStack()  # the lock
         try:

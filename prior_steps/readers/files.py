@@ -9,7 +9,7 @@ import json
 import os
 import re
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -50,6 +50,17 @@ class FileReader:
         """16 hex digits over everything but the files."""
         return fingerprint([], self.version, reader=self.name, cleaning=self.cleaning, **self.options)
 
+    def refuse_if_all(self, look: Callable[[Path], object]) -> None:
+        """Raises the first InputError that ``look`` has for a file, if it has one for all; otherwise, rows say so."""
+        failures = list[InputError]()
+        for path in self.files:
+            try:
+                look(path)
+            except InputError as error:
+                failures.append(error)
+        if failures and len(failures) == len(self.files):
+            raise failures[0]
+
     def __iter__(self) -> Iterator[Row]:
         return self.cleaning(self._all_rows(), rename=self.rename)
 
@@ -88,7 +99,7 @@ def find_files(sources: Sources, endings: tuple[str, ...]) -> list[Path]:
     """
     found: dict[Path, None] = {}
     for source in [sources] if isinstance(sources, (str, Path)) else sources:
-        path = Path(source).expanduser()
+        path = Path(os.path.expanduser(source))
         if path.is_file():
             paths = [path]
         elif path.is_dir():

@@ -11,7 +11,7 @@ from translator.tables import UNREADABLE, Table
 from .rows import MALFORMED, Row
 
 
-def open_table(path: Path, delimiter: str, wanted: Sequence[str]) -> Table:
+def open_table(path: Path, delimiter: str | None, wanted: Sequence[str]) -> Table:
     """The table at ``path``, all of whose records have the columns of its first line.
 
     Raises InputError: it cannot be read, or lacks a column of ``wanted``.

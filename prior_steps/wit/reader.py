@@ -58,24 +58,18 @@ class Wit(FileReader):
         files = find_files(sources, (".tsv", ".tsv.gz", ".parquet"))
         options = {"language": language, "captions": self.captions, "mime_types": sorted(self.mime_types or ())}
         super().__init__(files, cleaning, **options)
-        failures = [error for path in files if (error := self._fault(path))]
-        if len(failures) == len(files):  # otherwise a row says so
-            raise failures[0]
+        self.refuse_if_all(self._open)
 
     def rows(self, path: Path) -> Iterator[Row]:
         return self._from_parquet(path) if path.suffix == ".parquet" else self._from_table(path)
 
-    def _fault(self, path: Path) -> InputError | None:
-        """Why nothing can be read of a file."""
-        try:
-            if path.suffix != ".parquet":
-                self._table(path)
-            else:
-                with _Parquet(path, self.captions):
-                    pass
-        except InputError as error:
-            return error
-        return None
+    def _open(self, path: Path) -> None:
+        """Raises InputError if nothing can be read of a file."""
+        if path.suffix != ".parquet":
+            self._table(path)
+        else:
+            with _Parquet(path, self.captions):
+                pass
 
     def _table(self, path: Path) -> Table:
         return open_table(path, "\t", ("language", "image_url", "mime_type", *self.captions))

@@ -284,7 +284,7 @@ BAD_LISTS = {
     "no prompt column": ("a.csv", b"rain,wind\nrain,wind\n", "no column of prompts"),
     "empty JSON lines": ("a.jsonl", b"\n", "no prompts"),
     "UTF-16 without a byte order mark": ("a.txt", "rain\n".encode("utf-16-le"), "UTF-8"),
-    "bytes": ("a.csv", b"prompt\n\0\1\2\n", "UTF-8"),
+    "bytes": ("a.csv", b"PK\3\4" + bytes(60), "is not a text"),
 }
 
 

@@ -212,3 +212,21 @@ def test_a_mix_says_that_it_is_one(run: Run, tiny_folder: Path) -> None:
     code, (wav,), _ = run("-t", "a dog", "-t", "rain", "--model_name", tiny_folder)
     record = json.loads(Path(wav).with_suffix(".json").read_text())
     assert code == 0 and record["kind"] == "mix" and [one["kind"] for one in record["prompts"]] == ["text", "text"]
+
+
+# Files of the thesis, and lists
+
+
+def test_a_file_that_names_no_spaces_is_used_with_one_warning(run: Run, blind: Path, picture: Path) -> None:
+    torch.save({"model_state_dict": Translator(8).state_dict(), "epoch": 50}, "thesis.pth")
+    code, wavs, said = run("-t", picture, "-t", picture, "--model_name", blind, "--translator", "thesis.pth")
+    assert code == 0 and len(wavs) == 1 and said.count("laion_clap") == 1 and "thesis.pth does not name" in said
+
+
+def test_the_list_of_one_model(run: Run, blind: Path, tmp_path: Path) -> None:
+    install(blind, tmp_path / "cache", "wit_cos_512")
+    code, lines, _ = run("--list", "--model_name", blind)
+    said = "\n".join(lines)
+    assert code == 0 and "* wit_cos_512" in said and "made at first use" in said and "AudioLDM's" not in said
+    code, (line,), _ = run("--list", "--model_name", "audioldm-s-full-v2")
+    assert code == 0 and "is not downloaded" in line

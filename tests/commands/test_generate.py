@@ -309,7 +309,7 @@ def test_bad_input_is_one_sentence_and_exit_code_2(command, arguments: list[str]
     Path("folder.wav").mkdir()
     soundfile.write("short.wav", np.zeros(0), 192_000)
     Image.new("L", (1, 60_000)).save("sliver.png")
-    Image.new("L", (9, 9)).save("picture.png")
+    Image.linear_gradient("L").save("picture.png")
     Path("damaged.pth").touch()
     torch.save(Translator(4, dim=8).state_dict(), "small.pth")
     torch.save({name: tensor * math.nan for name, tensor in Translator(4).state_dict().items()}, "nan.pth")

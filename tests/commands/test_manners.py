@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -311,3 +312,108 @@ def test_what_is_wrong_is_an_input_error(tiny_model, call) -> None:
     with pytest.raises(InputError) as caught:
         call(tiny_model)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("given, expected", [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(given: str | None, expected: str) -> None:
+    """Where other programs have the cores, threads that wait actively take five times as long."""
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
+    code = (
+        "import os; from audioldm.commands.common import command\n"
+        "raise SystemExit(command(lambda: print(os.environ['OMP_WAIT_POLICY']) or 0, as_program=True))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True,
+        env=environment | ({"OMP_WAIT_POLICY": given} if given else {}),
+    )  # fmt: skip
+    assert run.stdout.split() == [expected]
+
+
+# 11 and 16: where results go
+
+
+@pytest.mark.parametrize("place", [("-s", ""), ("-s", " "), ("-o", ""), ("--save_embedding", "")])
+def test_an_output_without_a_name(command, place: tuple[str, str]) -> None:
+    code, out, (line,) = command("-t", "rain", *place)
+    assert (code, out) == (2, []) and ("the name of the output is empty" in line or "must end in" in line)
+    assert not list(Path().rglob("*.wav"))
+
+
+@pytest.mark.parametrize("place", [("-s", "~nosuch/x"), ("-o", "~nosuch/x.wav")])
+def test_the_home_of_nobody_is_no_folder(command, place: tuple[str, str]) -> None:
+    code, _, (line,) = command("-t", "rain", *place)
+    assert code == 2 and "is in the home folder of nobody" in line and not Path("~nosuch").exists()
+
+
+def test_a_list_into_the_home_of_nobody(command) -> None:
+    Path("list.txt").write_text("rain\n")
+    code, _, (line,) = command("-t", "list.txt", "-s", "~nosuch/x")
+    assert code == 2 and "is in the home folder of nobody" in line
+
+
+def test_a_folder_that_is_a_file(command) -> None:
+    Path("taken").touch()
+    code, _, (line,) = command("-t", "rain", "-s", "taken")
+    assert code == 2 and "cannot write to the output folder taken: it is a file" in line
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_stdout_is_told_in_a_sentence(tiny_folder: Path) -> None:
+    done = run("--model_name", str(tiny_folder), *QUICK, "-t", "rain", shell=">/dev/full")
+    assert (done.returncode, done.stderr) == (1, b"audioldm: error: No space left on device\n")
+
+
+def test_a_folder_that_is_gone(here: Path) -> None:
+    (here / "gone").mkdir()
+    text = f'cd gone && rmdir ../gone && "{sys.executable}" -m audioldm -t rain'
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(text, shell=True, capture_output=True, env=environment, timeout=300)
+    assert done.returncode == 2 and b"audioldm: error: the current folder does not exist any more" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["no/such/model", "./nope"])
+def test_a_model_that_is_not_there(name: str) -> None:
+    with pytest.raises(InputError, match="no such model folder"):
+        audioldm.build_model(name)
+
+
+@pytest.mark.parametrize("device", [5, "tpu", object()])
+def test_devices_that_are_none(tiny_folder: Path, device: object) -> None:
+    with pytest.raises(InputError, match="unknown device"):
+        audioldm.build_model(str(tiny_folder), device=device)  # pyright: ignore[reportArgumentType]
+
+
+# 12: more of Python
+
+
+def test_waves_of_tensors_that_learn() -> None:
+    import torch
+
+    (path,) = save_wave(torch.full((1, 1, 800), 0.5, requires_grad=True), "out", "x")
+    assert path.is_file()
+
+
+@pytest.mark.parametrize(
+    ("wave", "name", "says"),
+    [(np.zeros((900, 2)), "x", "has the shape"), (np.zeros((1, 1, 9)), 5, "one name"), (np.zeros(99), None, "name")],
+)
+def test_more_that_cannot_be_saved(wave: object, name: Any, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        save_wave(wave, "out", name)
+    with pytest.raises(InputError, match="home folder of nobody"):
+        save_wave(np.zeros(900), "~nosuch/x", "x")
+
+
+def test_a_translator_given_by_its_path(tiny_model, tiny_folder: Path) -> None:
+    picture()
+    path = tiny_folder.parent / "translators" / "tiny" / "tiny_mse.safetensors"
+    waves = [
+        audioldm.image_to_audio(tiny_model, "photo.jpg", translator=given, duration=0.5, ddim_steps=2)  # pyright: ignore[reportArgumentType]
+        for given in (path, "tiny_mse")
+    ]
+    assert (waves[0] == waves[1]).all()
+
+
+def test_a_number_beyond_all_floats(tiny_model) -> None:
+    with pytest.raises(InputError, match="the duration must be a number"):
+        audioldm.text_to_audio(tiny_model, "rain", duration=10**400)

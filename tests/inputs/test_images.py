@@ -46,7 +46,7 @@ def test_a_phone_photo_with_a_second_picture_inside():
 
 @pytest.mark.parametrize("format", ["EPS", "PCX", "ICO", "TGA", "JPEG2000"])
 def test_formats_off_the_list_are_refused(format):
-    with pytest.raises(InputError, match="not an image that can be read"):
+    with pytest.raises(InputError, match="not an image that can be read|export it to PNG"):
         decode(Image.new("RGB", (16, 16)), format)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from audioldm.errors import InputError
 from audioldm.inputs.rows import Row, read
 
 
@@ -160,3 +161,57 @@ def test_unknown_keys_are_told_once() -> None:
     found, notes = rows("list.jsonl", "\n".join([line] * 3))
     assert [row.prompt for row in found] == ["rain"] * 3
     assert notes == ["lists/list.jsonl: not used: key author, licence"]
+
+
+@pytest.mark.parametrize(
+    "content", ["image,caption\ndog.jpg,a dog\n犬.webp,a dog\n", "Image\tCaption\ndog.jpg\ta, b\n犬.webp\tdog\n"]
+)
+def test_a_text_that_is_a_table(content: str) -> None:
+    found, notes = rows("captions.txt", content)
+    assert [row.prompt for row in found] == ["lists/dog.jpg", "lists/犬.webp"]
+    assert "is read as a table" in notes[0]
+
+
+@pytest.mark.parametrize("line", ["dog.jpg\ta dog barks", "dog.jpg#0\ta dog", "dog.jpg,a dog", "dog.jpg; a dog"])
+def test_a_text_with_captions_behind_names_is_not_taken_for_words(line: str) -> None:
+    (first, second), _ = rows("list.txt", f"# cat.jpg, left out\n{line}\nrain, and wind\n")
+    assert "the line has words behind the name of a picture; save the list as .csv" in str(first.error)
+    assert second.error is None and second.prompt == "rain, and wind"
+
+
+def test_a_decimal_comma() -> None:
+    found, _ = rows("list.csv", "prompt;duration;guidance_scale;seed\nrain;0,5;2,25;7\nwind;1,000;;1,5\n")
+    assert found[0].settings == {"duration": 0.5, "guidance_scale": 2.25, "seed": 7}
+    assert found[1].settings == {"duration": "1,000", "seed": "1,5"}  # which the check of the options refuses
+
+
+def test_a_column_that_is_there_twice() -> None:
+    found, notes = rows("list.csv", "image,image\ndog.jpg,bare\n")
+    assert found[0].prompt == "lists/dog.jpg" and "image is there more than once; the first is used" in notes[0]
+
+
+def test_a_whole_number_as_id() -> None:
+    found, _ = rows("list.jsonl", '{"prompt": "rain", "id": 7.0}\n{"prompt": "rain", "name": 2.0, "id": 1.5}')
+    assert [(row.id, row.name) for row in found] == [("7", "7"), ("1.5", "2")]
+
+
+@pytest.mark.parametrize("content", ['[\n{"prompt": "rain"},\n{"prompt": "wind"}\n]', '{\n"prompt": "rain"\n}'])
+def test_json_over_several_lines(content: str) -> None:
+    with pytest.raises(InputError, match="JSON lines have each object whole on a line of its own"):
+        rows("list.jsonl", content)
+
+
+@pytest.mark.parametrize("prompt", ["\\ud800", "rain\\u0000"])
+def test_characters_that_no_text_has(prompt: str) -> None:
+    (bad, good), _ = rows("list.jsonl", f'{{"prompt": "{prompt}"}}\n{{"prompt": "wind"}}')
+    assert "has a prompt with characters that no text has" in str(bad.error) and good.error is None
+
+
+def test_one_bad_byte_does_not_end_the_list() -> None:
+    found, _ = rows("list.csv", b"prompt\nra\0in\nwind\nwaves at the sea\n")
+    assert [row.error is None for row in found] == [False, True, True]
+
+
+def test_a_loop_of_links_does_not_end_the_folder(here: Path) -> None:
+    (here / "lists" / "loop.jpg").symlink_to("loop.jpg")
+    assert [row.id for row in read("lists/")] == ["dog.jpg", "loop.jpg", "犬.webp"]

@@ -317,3 +317,100 @@ def test_bytes_and_open_files(tmp_path: Path, photo: Image.Image) -> None:
     for wrong in (None, 7, {"image": 1}, [1, 2], object()):
         with pytest.raises(InputError, match="a picture is a URL"):
             load_image(wrong)
+
+
+# 13: WebP, AVIF and HEIC, which Pillow refuses without their last bytes
+
+
+def of_blocks(photo: Image.Image, format: str) -> bytes:
+    if format == "HEIF":
+        import pillow_heif
+
+        file = io.BytesIO()
+        pillow_heif.from_pillow(photo).save(file, quality=90)
+        return file.getvalue()
+    return encode(photo, format, **({"lossless": True} if format == "lossless" else {}))
+
+
+@pytest.mark.parametrize("cut", [1, 20, 200])
+@pytest.mark.parametrize("format", ["WEBP", "AVIF", "HEIF"])
+def test_a_file_of_blocks_without_its_last_bytes(tmp_path: Path, photo: Image.Image, format: str, cut: int) -> None:
+    data, notes = of_blocks(photo, format), []
+    (tmp_path / "photo").write_bytes(data[:-cut])
+    found = np.asarray(load_image(tmp_path / "photo", on_note=notes.append), int)
+    whole = np.asarray(decode_image(data, "it"), int)
+    assert found.shape[1] == 480 and found.shape[0] >= 280
+    assert abs(found - whole[: len(found)]).mean() < 1  # nothing made up
+    assert len(notes) == 1 and "is cut short: " in notes[0] and "and the rest is used" in notes[0]
+
+
+@pytest.mark.parametrize("format", ["WEBP", "AVIF", "HEIF"])
+def test_half_a_file_of_blocks_is_refused(tmp_path: Path, photo: Image.Image, format: str) -> None:
+    data = of_blocks(photo, format)
+    (tmp_path / "photo").write_bytes(data[: len(data) // 2])
+    refused(tmp_path / "photo", "is damaged or truncated|is a HEIC photo that cannot be decoded")
+    with pytest.raises(InputError):  # what comes from data sets must be whole
+        decode_image(data[:-20], "it")
+
+
+def test_a_bmp_lacks_its_upper_rows(tmp_path: Path, photo: Image.Image) -> None:
+    notes: list[str] = []
+    (tmp_path / "photo").write_bytes(encode(photo, "BMP")[: -480 * 3 * 20])
+    found = np.asarray(load_image(tmp_path / "photo", on_note=notes.append))
+    assert (found == np.asarray(photo)[-len(found) :]).all() and 335 <= len(found) <= 340
+    assert f"{360 - len(found)} of its 360 rows are missing" in notes[0]
+
+
+def test_a_progressive_jpeg_of_few_scans_is_refused(tmp_path: Path, photo: Image.Image) -> None:
+    data = encode(photo, "JPEG", progressive=True)
+    (tmp_path / "photo").write_bytes(data[: len(data) // 10])
+    refused(tmp_path / "photo", "is damaged or truncated")
+
+
+# 15: nothing can be seen
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF"])
+def test_a_blank_picture_is_said(tmp_path: Path, format: str) -> None:
+    notes: list[str] = []
+    Image.new("RGB", (64, 48), "white").save(tmp_path / "photo", format)
+    load_image(tmp_path / "photo", on_note=notes.append)
+    assert notes == [f"{tmp_path / 'photo'} is blank: all of it is of one colour"]
+    load_image(np.zeros((9, 9, 3), np.uint8), on_note=notes.append)
+    assert notes[1:] == ["the picture is blank: all of it is of one colour"]
+
+
+def test_an_animation_cut_after_its_blank_frame_is_said(tmp_path: Path, photo: Image.Image) -> None:
+    frames, notes = [Image.new("RGB", photo.size, "white"), photo], []
+    data = encode(frames[0], "GIF", save_all=True, append_images=frames[1:])
+    (tmp_path / "photo").write_bytes(data[: len(data) // 2])
+    load_image(tmp_path / "photo", on_note=notes.append)
+    assert any("is blank" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"), (b"PK\3\4xx", "unpack it"),
+        (b"\x1f\x8bxx", "packed by gzip; unpack it"), (b"II*\0\x08", "is damaged or truncated"), (b"8BPS", "Photoshop"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL, which is not read; export it"),
+    ],
+)  # fmt: skip
+def test_what_else_a_file_is(data: bytes, sentence: str) -> None:
+    with pytest.raises(InputError, match=sentence):
+        load_image(data)
+
+
+def test_tensors_of_any_kind(photo: Image.Image) -> None:
+    import torch
+
+    pixels = torch.from_numpy(np.asarray(photo) / np.float32(255))
+    for given in (pixels.requires_grad_(), pixels.to(torch.bfloat16), pixels.half().detach()):
+        assert abs(np.asarray(load_image(given), int) - np.asarray(photo, int)).max() < 3
+
+
+def test_an_open_file_that_was_read_to_its_end(photo: Image.Image) -> None:
+    file = io.BytesIO(encode(photo))
+    load_image(file)
+    with pytest.raises(InputError, match=r"has been read to its end; seek\(0\) goes back"):
+        load_image(file)

@@ -271,3 +271,142 @@ def test_bytes_and_open_files(tmp_path: Path) -> None:
         read_wave(file)
     with open(memo, encoding="latin-1") as file, pytest.raises(InputError, match='mode "rb"'):
         read_wave(file)
+
+
+# 13: cut and damaged sounds
+
+
+def sndfile(path: Path, format: str | None = None, subtype: str | None = None, seconds: float = 3) -> Path:
+    tone = np.resize(TONE, round(RATE * seconds)) * np.linspace(0.2, 1, round(RATE * seconds))
+    soundfile.write(path, tone, RATE if subtype != "OPUS" else 48_000, format=format, subtype=subtype)
+    return path
+
+
+CUT = [
+    ("WAV", None), ("AIFF", None), ("CAF", None), ("W64", None), ("FLAC", None), ("MP3", None), ("OGG", None),
+    ("OGG", "OPUS"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("format", "subtype"), CUT)
+def test_a_cut_sound_is_used_with_a_remark(tmp_path: Path, format: str, subtype: str | None, capfd) -> None:
+    seconds = 30 if format == "OGG" else 3  # of whose pages one is lost
+    path, notes = sndfile(tmp_path / "sound", format, subtype, seconds), []
+    read_samples(path, on_note=notes.append)
+    assert notes == []  # of the whole file
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 4])
+    found = read_samples(path, on_note=notes.append)
+    assert seconds / 4 < len(found.values) / found.rate < seconds - 0.1
+    assert len(notes) == 1 and "sound is damaged or cut short: " in notes[0] and "can be read and are used" in notes[0]
+    assert capfd.readouterr().err == ""  # libraries say nothing themselves
+    notes.clear()
+    read_samples(path, 0.25, notes.append)  # so much is there
+    assert notes == []
+
+
+@pytest.mark.parametrize("format", ["MP3", "FLAC"])
+def test_a_hole_in_a_sound_is_told(tmp_path: Path, format: str, capfd) -> None:
+    path, notes = sndfile(tmp_path / "sound", format), []
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 :][:3000] = b""
+    data[len(data) // 2 : len(data) // 2 + 3000] = bytes(3000)
+    path.write_bytes(data)
+    assert len(read_samples(path, on_note=notes.append).values) and len(notes) == 1
+    assert capfd.readouterr().err == ""
+
+
+def test_a_film_whose_index_is_lost(tmp_path: Path) -> None:
+    path = encode(tmp_path / "memo.m4a", "aac")
+    path.write_bytes(path.read_bytes()[:-900])
+    with pytest.raises(InputError, match="its index is missing, as in one that is cut short"):
+        read_samples(path)
+
+
+@pytest.mark.parametrize("name", ["words.mp3", "words.wav"])
+def test_words_are_no_sound_whatever_they_are_called(tmp_path: Path, name: str, capfd) -> None:
+    (tmp_path / name).write_text("<html>not found</html>")
+    with pytest.raises(InputError, match="it is damaged, cut short or of an unknown format"):
+        read_samples(tmp_path / name)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_recorder_that_was_not_stopped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = bytearray(sndfile(tmp_path / "a.wav").read_bytes())
+    at = data.index(b"data") + 4
+    for size in (0, 0xFFFFFFFF):
+        data[at : at + 4] = size.to_bytes(4, "little")
+        (tmp_path / "a.wav").write_bytes(data)
+        assert len(read_samples(tmp_path / "a.wav").values) == pytest.approx(3 * RATE, abs=9)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(("format", "subtype"), [("WAV", "GSM610"), ("XI", None), ("WAV", "IMA_ADPCM")])
+def test_formats_without_a_way_back(tmp_path: Path, format: str, subtype: str | None) -> None:
+    found = read_samples(sndfile(tmp_path / "sound", format, subtype))
+    assert len(found.values) == pytest.approx(3 * RATE, rel=0.03)
+
+
+def test_a_stream_that_changes_its_channels_and_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    import av
+
+    def adts(rate: int, layout: str) -> bytes:
+        with av.open(str(path := tmp_path / f"{layout}.aac"), "w") as container:
+            stream = container.add_stream("aac", rate=rate, layout=layout)
+            channels = {"mono": 1, "stereo": 2}[layout]
+            frame = av.AudioFrame.from_ndarray(np.stack([TONE[:rate]] * channels), "fltp", layout)
+            frame.sample_rate = rate
+            for part in av.AudioResampler(stream.format, layout, rate, frame_size=1024).resample(frame):
+                container.mux(stream.encode(part))
+            container.mux(stream.encode())
+        return path.read_bytes()
+
+    (tmp_path / "radio.aac").write_bytes(adts(44_100, "stereo") + adts(22_050, "mono") + adts(44_100, "stereo"))
+    found = read_samples(tmp_path / "radio.aac")
+    assert found.rate == 44_100 and found.values.shape[1] == 2
+    assert len(found.values) / 44_100 == pytest.approx(3, abs=0.3)
+
+
+def test_more_channels_than_can_be_read(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "many.mov"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=RATE, layout="hexadecagonal")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 16 * 900), np.int16), "s16", "hexadecagonal")
+        frame.sample_rate = RATE
+        container.mux(stream.encode(frame))
+    with pytest.raises(InputError, match="has more than 8 channels"):
+        read_samples(tmp_path / "many.mov")
+
+
+@pytest.mark.parametrize("name", ["'a.wav'", '"a.wav"', " a.wav ", "\ufeffa.wav", "<a.wav>", "[memo](a.wav)"])
+def test_a_name_in_quotes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    sndfile(tmp_path / "a.wav")
+    assert read_prompt(audio_file=name).kind == "audio"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("", "the name of the sound is empty"), ("-", "cannot be read from standard input"), ("''", "is empty"),
+        ("data:audio/wav;base64,AA", "is an address"), ("s3://a/b.wav", "is an address"),
+        ((float("nan"), TONE), "whole number"), ((float("inf"), TONE), "whole number"), (TONE[:0], "it is empty"),
+        (np.zeros((0, 2)), "it is empty"),
+    ],
+)  # fmt: skip
+def test_more_that_is_no_sound(given: object, says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        read_prompt(audio_file=given)
+
+
+@pytest.mark.parametrize("codec", ["flac", "aac"])
+def test_a_small_file_of_a_great_many_samples_is_refused(
+    tmp_path: Path, codec: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / ("a.flac" if codec == "flac" else "a.m4a"), codec, np.zeros(2 * RATE, np.float32))
+    monkeypatch.setattr("audioldm.inputs.decoding.MAX_VALUES", RATE)
+    with pytest.raises(InputError, match="is too large to decode"):
+        read_samples(path, 600)
+    assert len(read_samples(path, 0.5).values) == RATE // 2
+    assert get_duration(path) == pytest.approx(2, abs=0.1)

@@ -291,3 +291,51 @@ def test_what_is_no_prompt(given):
     with pytest.raises(InputError) as caught:
         read_prompts(given)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    ["dog.jpg,", "dog.jpg;", 'dog.jpg"', "'dog.jpg", "\ufeffdog.jpg", "dog.jpg\u200b", "\u202adog.jpg", "dog.jpg\xa0",
+     "‹dog.jpg›", "»dog.jpg«", "{dog.jpg}", '<img src="dog.jpg" alt="x">', "\ufeff'dog.jpg'", " 'dog.jpg', "],
+)  # fmt: skip
+def test_a_name_that_was_cut_out_of_a_text(folder, prompt):
+    Image.new("RGB", (3, 3)).save("dog.jpg")
+    assert unwrapped(prompt) == "dog.jpg" and read_prompt(prompt).kind == "image"
+
+
+@pytest.mark.parametrize("prompt", ['""', "''", "()", "“”", '" "'])
+def test_quotes_around_nothing_are_no_prompt(folder, prompt):
+    with pytest.raises(InputError, match="the prompt is empty"):
+        read_prompt(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["a dog,", "dogs'", "rain;", 'say "hush"', "\ud800~'"])
+def test_words_keep_their_ends(prompt):
+    assert unwrapped(prompt) == prompt
+
+
+@pytest.mark.parametrize(
+    ("prompt", "sentence"),
+    [
+        ("dog.jpg/", 'no such file: "dog.jpg/"'), ("sounds/", 'no such file: "sounds/"'),
+        ("~nosuch", 'no such file: "~nosuch"'), ("-", "cannot be read from standard input"),
+        ("www.example.org/dog.jpg", "an address begins with https://"),
+        ("file:///a/b%20c.jpg", "give the name of the file: /a/b c.jpg"), ("file:dog.jpg", "of the file: dog.jpg"),
+        ("photos.zip", "unpack it first"), ("shot.cr2", "export it to JPEG or PNG"), ("photo.tga", "no such file"),
+        ("song.m4r", "give it with -f"), ("clip.mpeg", "give it with -f"), ("a.aif", "give it with -f"),
+        ("old.xls", "save it as .csv"),
+    ],
+)  # fmt: skip
+def test_what_looks_like_a_file_is_never_taken_for_words(folder, prompt, sentence):
+    with pytest.raises(InputError, match=sentence):
+        read_prompt(prompt)
+
+
+@pytest.mark.parametrize("prompt", ["dog.jp", "either/or", "24/7", "example.org", "~ 10 dogs", "dog - cat"])
+def test_words_that_only_look_a_little_like_files(folder, prompt):
+    assert read_prompt(prompt).kind == "text"
+
+
+def test_bytes_in_a_memoryview_are_a_picture(folder):
+    Image.new("RGB", (3, 3), "red").save("dog.png")
+    assert read_prompt(memoryview(Path("dog.png").read_bytes())).content.size == (3, 3)

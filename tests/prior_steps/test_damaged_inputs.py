@@ -16,6 +16,7 @@ from runs import rows_of
 
 from audioldm.commands import translator
 from audioldm.errors import InputError
+from prior_steps.audiocaps import embedding as audiocaps
 from prior_steps.audiocaps.reader import AudioCaps
 from prior_steps.conceptual_captions import embedding
 from prior_steps.conceptual_captions.reader import ConceptualCaptions
@@ -267,3 +268,47 @@ def test_train_on_what_damaged_and_odd_sets_gave(tmp_path: Path, tiny_folder: Pa
     command = ["train", *names, "--data", str(tmp_path / "shards"), "--epochs", "2", "-o", str(tmp_path / "made")]
     assert translator.main(command) == 0, capsys.readouterr().err
     assert {path.stem for path in (tmp_path / "made").glob("*.safetensors")} == set(names)
+
+
+# 2 and 9: captions of sounds in other tables, and one bad file among good ones
+
+HEADER = "audiocap_id,youtube_id,start_time,caption\n"
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_captions_in_tables_of_all_kinds(tmp_path: Path, delimiter: str, encoding: str) -> None:
+    text = f"{HEADER}1,a,0,rain\n2,b,0,wind\n".replace(",", delimiter)
+    (tmp_path / "val.csv").write_bytes(text.encode(encoding))
+    assert [(row.id, row.caption) for row in AudioCaps(tmp_path)] == [("1", "rain"), ("2", "wind")]
+
+
+@pytest.mark.parametrize("bad", [b"", b"x,y\n1,2\n", b"PK\3\4" + bytes(40)])
+def test_one_bad_table_does_not_end_the_run(tmp_path: Path, bad: bytes) -> None:
+    (tmp_path / "train.csv").write_text(f"{HEADER}1,a,0,rain\n")
+    (tmp_path / "val.csv").write_bytes(bad)
+    reader = AudioCaps(tmp_path)
+    assert statuses(list(reader)) == [OK, "damaged_file"] and reader.total == 2
+
+
+def test_one_damaged_table_of_addresses_does_not_end_the_run(tmp_path: Path) -> None:
+    (tmp_path / "a.tsv.gz").write_bytes(b"\x1f\x8b cut")
+    (tmp_path / "b.tsv").write_text("a cat\thttps://example.org/cat\n")
+    (tmp_path / "c.tsv").write_bytes(gzip.compress(b"a dog\thttps://example.org/dog\n"))  # packed, by another name
+    rows = list(ConceptualCaptions(tmp_path))
+    assert sorted(statuses(rows)) == ["damaged_file", OK, OK]
+    assert {row.caption for row in rows if row.status == OK} == {"a cat", "a dog"}
+
+
+def test_no_rows_are_no_success(tmp_path: Path, tiny_folder: Path, capsys) -> None:
+    (tmp_path / "val.csv").write_text(HEADER)
+    arguments = ["--csv", str(tmp_path / "val.csv"), "--model", str(tiny_folder), "--out", str(tmp_path / "out")]
+    assert audiocaps.main(arguments) == 2 and "the input has no rows" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("flag", "says"), [("--csv", "no such file"), ("--out", "home folder of nobody")])
+def test_the_home_of_nobody(tmp_path: Path, tiny_folder: Path, flag: str, says: str, capsys) -> None:
+    (tmp_path / "val.csv").write_text(f"{HEADER}1,a,0,rain\n")
+    given = {"--csv": str(tmp_path / "val.csv"), "--model": str(tiny_folder), "--out": str(tmp_path / "out")}
+    arguments = [word for pair in {**given, flag: "~nosuch/x"}.items() for word in pair]
+    assert audiocaps.main(arguments) == 2 and says in capsys.readouterr().err

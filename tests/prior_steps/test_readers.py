@@ -236,7 +236,7 @@ def test_malformed_lines_are_rows(tmp_path):
     assert reader.total == len(rows) == 10
 
 
-@pytest.mark.parametrize("text", ["", "id,caption\n", "\xff\xfe", "audiocap_id\tyoutube_id\tstart_time\tcaption\n"])
+@pytest.mark.parametrize("text", ["", "id,caption\n", "\xff\xfe", "audiocap_id:youtube_id:start_time:caption\n"])
 def test_what_is_no_audiocaps(tmp_path, text):
     (tmp_path / "val.csv").write_text(text, encoding="latin-1")
     with pytest.raises(InputError, match="val.csv has no column"):
@@ -308,8 +308,11 @@ def test_a_damaged_gz_is_one_sentence(tmp_path):
     *rows, rest = Wit(path)
     assert len(rows) > 10_000 and statuses(rows) == {OK: len(rows)} and rest.status == "damaged_file"
     assert re.match(rf"cannot read .*wit.tsv.gz: .*; what follows row {len(rows)} of it is missing", rest.error)
-    path.write_bytes(b"not packed")
+    path.write_bytes(path.read_bytes()[:5])
     with pytest.raises(InputError, match="cannot read .*wit.tsv.gz"):
+        Wit(path)
+    path.write_bytes(b"not packed")
+    with pytest.raises(InputError, match="wit.tsv.gz has no column language"):
         Wit(path)
 
 

@@ -578,3 +578,15 @@ def test_the_starter_on_photographs(tmp_path: Path) -> None:
     shuffled, other = report.translators["own"].shuffled.classes, report.translators["untrained"].ranking.classes
     assert max(shuffled["R@5"], other["R@5"].value) < 0.45 < own.classes["R@5"].interval[0]
     assert report.places["CLAP: pictures by own"].gap < report.places["CLIP: pictures"].gap
+
+
+def test_a_file_that_is_no_list(tmp_path: Path) -> None:
+    for name in ("set.json", "dog1.jpg"):
+        make(tmp_path, name)
+        with pytest.raises(InputError, match="is not a list of pictures: its name must end in .csv, .tsv"):
+            read_pictures(tmp_path / name)
+
+
+def test_words_for_classes_in_a_tsv(tmp_path: Path) -> None:
+    (tmp_path / "words.tsv").write_text("label\tprompt\ndog\ta dog barking\n")
+    assert read_prompts(tmp_path / "words.tsv") == {"dog": "a dog barking"}

@@ -140,3 +140,38 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("audioldm", "
 """
     root = Path(__file__).resolve().parents[2]
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=root)
+
+
+WRAPPED = {
+    "alone": lambda state: state,
+    "model_state_dict": lambda state: {"epoch": 3, "model_state_dict": state, "optimizer_state_dict": {"state": {}}},
+    "state_dict": lambda state: {"state_dict": state},
+    "parallel": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
+    "both": lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "loss": 0.1},
+    "beside": lambda state: {**state, "optimizer": {"state": {0: torch.zeros(2)}}, "epoch": 50},
+}
+
+
+@pytest.mark.parametrize("form", WRAPPED)
+def test_forms_in_which_people_save_a_network(tmp_path: Path, form: str) -> None:
+    network = Translator(256)
+    torch.save(WRAPPED[form](network.state_dict()), tmp_path / "x.pth")
+    found = load_translator(tmp_path / "x.pth")
+    clip = torch.randn(3, 512)
+    assert torch.equal(found(clip), network(clip)) and found.metadata == {}
+
+
+def test_what_was_found_is_said_where_it_does_not_fit(tmp_path: Path) -> None:
+    path = tmp_path / "x.pth"
+    torch.save({"net": {"conv.weight": torch.zeros(2), "fc1.weight": torch.zeros(2)}, "epoch": 3}, path)
+    with pytest.raises(InputError, match=r"it holds net \(conv.weight, fc1.weight\), epoch"):
+        load_translator(path)
+    torch.save({name: torch.zeros(2) for name in "abcdefgh"}, path)
+    with pytest.raises(InputError, match=r"it holds a, b, c, d, e, f and 2 more; required tensors: fc1.bias"):
+        load_translator(path)
+    torch.save(torch.nn.Linear(2, 2), path)
+    with pytest.raises(InputError, match=r"save the network's state_dict\(\)"):
+        load_translator(path)
+    torch.save(torch.zeros(3), path)
+    with pytest.raises(InputError, match="it holds Tensor; required"):
+        load_translator(path)

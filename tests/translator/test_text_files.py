@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from pairs import CLAP, CLIP
 
 from translator import InputError
 from translator.shards.parquet import open_shards
-from translator.shards.text_files import MAX_BYTES, import_folder, read_text_pair, text_pairs, write_text_pair
+from translator.shards.text_files import (
+    MAX_BYTES,
+    import_pairs,
+    read_text_pair,
+    table_pairs,
+    text_pairs,
+    write_text_pair,
+)
 
 
 def pair(seed: int = 0, dim: int = 512) -> tuple[np.ndarray, np.ndarray]:
@@ -151,7 +160,7 @@ def test_what_is_no_pair_is_told_in_a_sentence(tmp_path: Path, monkeypatch, text
     with pytest.raises(InputError, match=f"^{path} .*{sentence}"):
         read_text_pair(path)
     with pytest.raises(InputError, match=sentence):
-        import_folder(tmp_path, tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
+        import_pairs([tmp_path], tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
     assert [file.name for file in tmp_path.iterdir()] == ["1.txt"], "nothing was run and nothing written"
 
 
@@ -180,7 +189,7 @@ def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
     from translator.shards.pairs import HELD_OUT, KINDS, TRAIN, Pairs
 
     folder, out = write_folder(tmp_path / "texts", 40), tmp_path / "new" / "wit.parquet"
-    assert import_folder(folder, out, "wit", "image", CLIP, CLAP) == 40
+    assert import_pairs([folder], out, "wit", "image", CLIP, CLAP) == 40
     shards = open_shards([out])
     assert (shards[0].source, shards[0].clip_space, shards[0].clap_space, shards[0].dim) == ("wit", CLIP, CLAP, 8)
     pairs = Pairs(shards, held_out=0.2)
@@ -191,7 +200,7 @@ def test_a_folder_becomes_a_shard(tmp_path: Path) -> None:
         assert all(map(np.array_equal, (batch.clip, batch.clap), map(np.stack, zip(*expected, strict=True))))
     before = out.read_bytes()
     with pytest.raises(InputError, match="wit.parquet already exists"):
-        import_folder(folder, out, "wit", "image", CLIP, CLAP)
+        import_pairs([folder], out, "wit", "image", CLIP, CLAP)
     assert out.read_bytes() == before and [path.name for path in out.parent.iterdir()] == ["wit.parquet"]
 
 
@@ -201,5 +210,52 @@ def test_a_bad_file_among_good_ones_leaves_nothing(tmp_path: Path, monkeypatch) 
     write_text_pair(folder / "8b.txt", *pair(0, dim=9))
     (tmp_path / "out").mkdir()
     with pytest.raises(InputError, match="8b in .* has 9 numbers, 0 has 8"):
-        import_folder(folder, tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
+        import_pairs([folder], tmp_path / "out" / "x.parquet", "wit", "image", CLIP, CLAP)
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_the_tables_that_the_thesis_made_before(tmp_path: Path) -> None:
+    """CLIP's vectors a number to a field, or printed beside their caption; CLAP's as Python prints a list."""
+    draw = np.random.default_rng(0)
+    clip, clap = (draw.standard_normal((30, 512)).astype(np.float32) for _ in range(2))
+    numbers, printed, lists = (tmp_path / f"{name}.csv" for name in ("numbers", "printed", "CLAP"))
+    with open(numbers, "w", newline="") as file:
+        csv.writer(file).writerows([range(512), *clip.tolist()])
+    with open(printed, "w", newline="") as file:
+        csv.writer(file).writerows([["caption", "embedding"], *(["a dog, 2 cats", str(row[None])] for row in clip)])
+    with open(lists, "w", newline="") as file:
+        csv.writer(file).writerows([["embedding"], *([str(row)] for row in clap.tolist())])
+    for number, table in enumerate((numbers, printed)):
+        out = tmp_path / f"{number}.parquet"
+        assert import_pairs([table, lists], out, "audiocaps", "text", CLIP, CLAP) == 30
+        rows = pq.read_table(out).to_pylist()
+        np.testing.assert_allclose([row["clip"] for row in rows], clip, atol=1e-6)
+        np.testing.assert_allclose([row["clap"] for row in rows], clap, atol=1e-6)
+    with open(lists, "a", newline="") as file:
+        csv.writer(file).writerow([str(clap[0].tolist())])
+    with pytest.raises(InputError, match="different numbers of rows"):
+        import_pairs([numbers, lists], tmp_path / "x.parquet", "audiocaps", "text", CLIP, CLAP)
+    with pytest.raises(InputError, match="one folder of text files, or two tables"):
+        import_pairs([numbers, lists, printed], tmp_path / "x.parquet", "audiocaps", "text", CLIP, CLAP)
+    assert not (tmp_path / "x.parquet").exists()
+
+
+@pytest.mark.parametrize("header", [None, [""], ["Unnamed: 0"]])
+def test_no_pair_is_lost_to_a_missing_header_and_no_row_number_is_taken_for_a_number(
+    tmp_path: Path, header: list[str] | None
+) -> None:
+    vectors = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    numbers, printed = tmp_path / "numbers.csv", tmp_path / "printed.csv"
+    with open(numbers, "w", newline="") as file:
+        rows = vectors.tolist() if header is None else [[i, *row] for i, row in enumerate(vectors.tolist())]
+        csv.writer(file).writerows(rows if header is None else [[*header, *range(16)], *rows])
+    with open(printed, "w", newline="") as file:
+        csv.writer(file).writerows([str(row)] for row in vectors.tolist())
+    found = list(table_pairs(numbers, printed))
+    assert [name for name, _, _ in found] == ["1", "2", "3", "4", "5"]
+    np.testing.assert_allclose([clip for _, clip, _ in found], vectors, atol=1e-6)
+    np.testing.assert_allclose([clap for _, _, clap in found], vectors, atol=1e-6)
+    with open(numbers, "a", newline="") as file:
+        csv.writer(file).writerow([1.0] * 30)
+    with pytest.raises(InputError, match="as many fields as the header" if header else "different|30 numbers"):
+        list(table_pairs(numbers, printed))

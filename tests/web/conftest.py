@@ -40,6 +40,6 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             tmp_path_factory.mktemp("profile"), executable_path=path, args=FLAGS, headless=True,
             permissions=["camera", "microphone", "clipboard-read", "clipboard-write"],
         )  # fmt: skip
-        context.set_default_timeout(30_000)
+        context.set_default_timeout(60_000)
         yield context
         context.close()

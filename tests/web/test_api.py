@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import requests
@@ -152,6 +154,14 @@ def test_a_field_for_a_file_takes_uploads_only(site: Site, name: str, path: str)
     assert "not uploaded" in answer or "is uploaded, not given by its address" in answer
 
 
+@pytest.mark.parametrize("name", ["picture", "sound", "vector"])
+def test_a_folder_is_no_upload(site: Site, name: str):
+    (root,) = site.files.glob("audioldm-web-*")
+    for path in (root, root / "missing.png"):
+        answer = raw(site, words="x", **{name: {"path": str(path), "meta": {"_type": "gradio.FileData"}}})
+        assert "event: error" in answer and "upload it again" in answer
+
+
 def test_nothing_of_the_server_is_served_and_nothing_fetched(site: Site):
     for path in (
         "file=/etc/passwd", "gradio_api/file=/etc/passwd", f"gradio_api/file={DOG}",
@@ -169,10 +179,11 @@ def test_limits_of_size(site: Site):
         yield from (b"x" * 1_000_000 for _ in range(110))
 
     for path, size in (("call/generate", 31_000_000), ("upload", 102_000_000)):
-        url = f"{site.url}gradio_api/{path}"
-        claimed = requests.Request("POST", url).prepare()
-        claimed.headers["Content-Length"] = str(size)
-        assert requests.Session().send(claimed, timeout=20).status_code == 413
+        connection = http.client.HTTPConnection("127.0.0.1", urlsplit(site.url).port, timeout=20)
+        connection.putrequest("POST", f"/gradio_api/{path}")
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
     try:
         answer = requests.post(f"{site.url}gradio_api/call/generate", data=endless(), timeout=60)
     except requests.ConnectionError:

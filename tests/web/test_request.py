@@ -81,6 +81,7 @@ def test_an_edit_is_as_long_as_its_sound():
         ({"words": "x", "words_weight": "much"}, "the weights must be numbers"),
         ({"words": "x", "time_range": [1, 2]}, "work only with --mode inpaint"),
         ({"url": "data:image/png;base64,AAAA"}, "the data URI"),
+        ({"words": "<a src=" + "a" * 10_000}, "words may have 10,000 characters, not 10,007"),
     ],
 )
 def test_each_fault_is_one_sentence(values: dict, sentence: str):

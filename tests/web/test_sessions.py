@@ -37,6 +37,15 @@ def test_what_a_visitor_has_goes_with_the_visitor(tmp_path: Path):
     assert not shared.exists() and example.exists()
 
 
+def test_a_folder_is_nobodys_to_delete(tmp_path: Path):
+    sessions = Sessions(tmp_path)
+    result = write(sessions.new_folder("ann") / "x.wav")
+    for folder in (result.parent, result.parent.parent):
+        sessions.keep("bob", folder)
+    sessions.remove("bob")
+    assert result.exists()
+
+
 def test_what_nobody_asks_for_any_more_goes_too(tmp_path: Path):
     sessions = Sessions(tmp_path)
     used, unused = write(tmp_path / "a" / "used.jpg"), write(tmp_path / "b" / "unused.jpg")

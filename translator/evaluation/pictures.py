@@ -17,6 +17,7 @@ from ..files import is_image_name, printable, unwrapped
 from ..tables import PICTURES, UNREADABLE, Table, column_name, is_damaged, read_lines
 
 SOURCES = ("file", "image", "url", *PICTURES)  # names of columns; the first that is not blank counts
+LISTS = (".csv", ".tsv", ".jsonl", ".txt")
 LABELS = ("label", "sound", "class", "category")
 
 
@@ -44,6 +45,8 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
     path = Path(path)
     if path.is_dir():
         pictures = _read_folder(path)
+    elif path.is_file() and path.suffix.lower() not in LISTS:
+        raise InputError(f"{printable(str(path))} is not a list of pictures: its name must end in {', '.join(LISTS)}")
     elif path.is_file():
         pictures = list(_read_list(path, Path(root) if root is not None else path.parent))
     else:
@@ -59,14 +62,14 @@ def read_pictures(path: str | Path, root: str | Path | None = None) -> list[Pict
 
 
 def read_prompts(path: str | Path) -> dict[str, str]:
-    """Read prompts, class -> prompt, from a CSV file (columns label, sound or name; prompt) or a JSON file.
+    """Read prompts, class -> prompt, from a CSV or TSV file (columns label, sound or name; prompt) or a JSON file.
 
     The JSON is an object {class: prompt}, or {"sounds": [{"name": class, "prompt": prompt}]} as in a model's
     sounds.json. Raises InputError.
     """
     path = Path(path)
     rows: Iterable[tuple[object, object]]
-    if path.suffix.lower() == ".csv":
+    if path.suffix.lower() in (".csv", ".tsv"):
         table = [row if isinstance(row, dict) else {} for _, row in _rows(path)]
         rows = [(_first(row, (*LABELS, "name")), row.get("prompt")) for row in table]
     else:

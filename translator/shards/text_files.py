@@ -1,4 +1,6 @@
-"""The thesis's text files, one per pair, in its two layouts; they are parsed, never evaluated as Python.
+"""The thesis's vectors: text files, one per pair, in its two layouts, and the tables that it made before.
+
+They are parsed, never evaluated as Python.
 
 For captions: "CLIP Embedding:", one number per line, "CLAP Embedding:", one number per line. For pictures:
 "embedding CLIP", a tensor as torch prints it, "embedding CLAP", another tensor.
@@ -16,7 +18,10 @@ import numpy as np
 
 from .. import InputError
 from ..files import writing
+from ..tables import WORDS as WORD_COLUMNS
+from ..tables import Table, column_name
 
+ROW_NUMBERS = ("", "unnamed:_0", "index")  # names of the column in which pandas writes them
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
 WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around the numbers, and after them: device=…, dtype=…
 MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take at most 30 kB
@@ -77,10 +82,54 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
         yield (path.stem, *read_text_pair(path))
 
 
-def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
-    """Convert a folder of text files to the new embedding shard ``out``; returns the number of pairs.
+def table_pairs(clip: Path, clap: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(number, clip, clap) of every row of two tables, of CLIP's and CLAP's vectors in the same order.
 
-    The files have no captions, so pairs are held out by their names. Raises InputError.
+    A vector is a field for each number, or one field as Python prints a list or an array. There may be a header.
+    Columns of captions, and of pandas's row numbers, are left out. Raises InputError: the tables have no or unequal
+    numbers of rows, or a row is no vector.
+    """
+    both = _vectors(clip), _vectors(clap)
+    count = 0
+    for one, other in itertools.zip_longest(*both):
+        count += 1
+        if one is None or other is None:
+            raise InputError(f"{clip} and {clap} have different numbers of rows")
+        if len(one) != len(other):
+            raise InputError(f"row {count} has {len(one)} numbers in {clip} and {len(other)} in {clap}")
+        yield str(count), one, other
+    if not count:
+        raise InputError(f"{clip} has no rows")
+
+
+def _vectors(path: Path) -> Iterator[np.ndarray]:
+    records = iter(Table(path, header=False))
+    first = next(records, None)
+    if first is None:
+        return
+    names = [column_name(field) for field in first.fields] if _names_columns(first.fields) else []
+    left_out = [number for number, name in enumerate(names) if name in (*WORD_COLUMNS, *ROW_NUMBERS)]
+    for record in records if names else itertools.chain([first], records):
+        place = f"{path}, line {record.line},"
+        if record.error or names and len(record.fields) != len(names):
+            raise InputError(f"{place} {record.error or 'does not have as many fields as the header'}")
+        fields = [field for number, field in enumerate(record.fields) if number not in left_out]
+        yield _numbers(" ".join(fields), Path(place))
+
+
+def _names_columns(fields: Sequence[str]) -> bool:
+    """Whether these are names, among them the numbers from 0 on that pandas takes, and not a vector's numbers."""
+    try:
+        numbers = [float(field) for field in fields if field.strip()]
+    except ValueError:  # words, or a printed vector
+        return not fields[-1].strip(" \"").startswith(("[", "tensor(", "array("))
+    return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+
+
+def import_pairs(given: Sequence[Path], out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
+    """Convert a folder of text files, or two tables, to the new embedding shard ``out``; returns the number of pairs.
+
+    They have no captions, so pairs are held out by their names. Raises InputError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -89,7 +138,9 @@ def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: s
 
     if out.exists():
         raise InputError(f"{out} already exists; refusing to overwrite")
-    pairs = text_pairs(folder)
+    if len(given) > 2 or (len(given) == 2 and given[0].is_dir()):
+        raise InputError("give one folder of text files, or two tables: CLIP's vectors and CLAP's")
+    pairs = text_pairs(given[0]) if len(given) == 1 else table_pairs(*given)
     first = next(pairs)
     columns = schema(source, clip_space, clap_space, dim=len(first[1]))
     rows, count = itertools.chain([first], pairs), 0
@@ -97,7 +148,7 @@ def import_folder(folder: Path, out: Path, source: str, kind: str, clip_space: s
         while lot := list(itertools.islice(rows, ROW_GROUP)):
             for name, clip, _ in lot:
                 if len(clip) != len(first[1]):
-                    raise InputError(f"{name} in {folder} has {len(clip)} numbers, {first[0]} has {len(first[1])}")
+                    raise InputError(f"{name} in {given[0]} has {len(clip)} numbers, {first[0]} has {len(first[1])}")
             table = [{"id": name, "source": source, "status": OK, "clip": clip, "clip_kind": kind, "clap": clap}
                      for name, clip, clap in lot]  # fmt: skip
             writer.write_table(pa.Table.from_pylist(table, columns))

@@ -39,7 +39,7 @@ def data_facts(sources: dict[str, Pairs]) -> dict[str, Any]:
     return {"clip_space": shards[0].clip_space, "clap_space": claps[0], "data": data}
 
 
-def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, Any]:
+def made_of(settings: Settings, facts: dict[str, Any]) -> dict[str, object]:
     """Spaces, data and settings; trainings in which these are equal give equal translators."""
     data = {name: facts["data"][name] for name in settings.sources}
     chosen = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(settings).items()}
