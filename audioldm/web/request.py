@@ -39,8 +39,11 @@ class Upload:
 
 
 def named(upload: Upload) -> BinaryIO:
-    """The content of an upload as an open file, under the visitor's name of it."""
-    file: Any = io.BytesIO(Path(upload.path).read_bytes())
+    """The content of an upload as an open file, under the visitor's name of it. Raises InputError if it is gone."""
+    try:
+        file: Any = io.BytesIO(Path(upload.path).read_bytes())
+    except OSError:
+        raise InputError(f"{printable(upload.name)} is no longer here; upload it again") from None
     file.name = upload.name
     return file
 
@@ -117,10 +120,9 @@ def _picture(upload: Upload | None, url: str, on_note: OnNote) -> Prompt | None:
         raise InputError("the address of a picture begins with http:// or https://")
     if not upload:
         return _words_or_address(url, on_note)
-    name = printable(upload.name)
-    if Path(upload.path).stat().st_size > LIMITS.max_bytes:
+    name, data = printable(upload.name), named(upload).read()
+    if len(data) > LIMITS.max_bytes:
         raise InputError(f"{name} has more than {LIMITS.max_bytes / 1e6:.0f} MB, the limit for pictures here")
-    data = Path(upload.path).read_bytes()
     return Prompt("image", upload.name, decode_image(data, name, LIMITS, on_note=on_note))
 
 

@@ -19,7 +19,7 @@ class Sessions:
     def __init__(self, root: Path) -> None:
         self.root = root
         self._lock = threading.Lock()
-        self._paths: dict[str, set[Path]] = defaultdict(set)
+        self._paths: dict[str, dict[Path, int | None]] = defaultdict(dict)  # of files, which one it was (its inode)
         self._seen: dict[str, float] = {}  # when each visitor was here last, on time.time's clock
         self._ours: set[Path] = set()
 
@@ -34,7 +34,7 @@ class Sessions:
         folder.mkdir(parents=True)
         with self._lock:
             self._seen[session] = time.time()
-            self._paths[session].add(folder)
+            self._paths[session][folder] = None
         return folder
 
     def keep(self, session: str, path: Path) -> None:
@@ -42,14 +42,20 @@ class Sessions:
         with self._lock:
             self._seen[session] = time.time()
             if self.root in path.parents and path not in self._ours and not path.is_dir():
-                self._paths[session].add(path)
+                self._paths[session][path] = _inode(path)
 
     def remove(self, session: str) -> None:
-        """Delete what a visitor has, but for uploads that another one has sent as well."""
+        """Delete what a visitor has, but for uploads that another one has sent as well.
+
+        Gradio puts the same picture of two visitors in one place. Where it lies there anew, the second visitor has
+        not said so yet; if that never happens, ``sweep`` deletes it.
+        """
         with self._lock:
             self._seen.pop(session, None)
-            for path in self._paths.pop(session, set()).difference(*self._paths.values()):
-                _delete(path)
+            for path, inode in self._paths.pop(session, {}).items():
+                others = any(path in paths for paths in self._paths.values())
+                if not others and (inode is None or inode == _inode(path)):
+                    _delete(path)
 
     def sweep(self, now: float | None = None) -> None:
         """Delete what is left of visitors who went without a word."""
@@ -63,6 +69,10 @@ class Sessions:
             for path in self.root.rglob("*"):
                 if path.is_file() and not kept & {path, *path.parents} and now - path.stat().st_mtime > UNUSED_S:
                     _delete(path)
+
+
+def _inode(path: Path) -> int | None:
+    return path.stat().st_ino if path.exists() else None
 
 
 def _delete(path: Path) -> None:

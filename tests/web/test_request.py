@@ -90,6 +90,12 @@ def test_each_fault_is_one_sentence(values: dict, sentence: str):
     assert "\n" not in str(error.value)
 
 
+def test_an_upload_that_is_gone_is_no_path_of_the_server(tmp_path: Path):
+    for name in ("picture", "sound"):
+        with pytest.raises(InputError, match="^mine is no longer here; upload it again$"):
+            read(**{name: Upload(str(tmp_path / "gone"), "mine")})
+
+
 def test_a_page_does_not_speak_of_flags():
     assert for_page("dog.jpg is a picture, not a sound; give it with -t") == "dog.jpg is a picture, not a sound"
     assert for_page("a negative prompt needs a guidance scale above 1 (-gs)") == (

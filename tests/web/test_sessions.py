@@ -46,6 +46,18 @@ def test_a_folder_is_nobodys_to_delete(tmp_path: Path):
     assert result.exists()
 
 
+def test_the_same_picture_of_a_visitor_who_has_just_sent_it_stays(tmp_path: Path):
+    sessions, again = Sessions(tmp_path), write(tmp_path / "incoming")
+    path = write(tmp_path / "a" / "same.jpg")
+    sessions.keep("ann", path)
+    again.rename(path)  # as Gradio puts the second one in its place
+    sessions.remove("ann")
+    assert path.exists()
+    sessions.keep("bob", path)
+    sessions.remove("bob")
+    assert not path.exists()
+
+
 def test_what_nobody_asks_for_any_more_goes_too(tmp_path: Path):
     sessions = Sessions(tmp_path)
     used, unused = write(tmp_path / "a" / "used.jpg"), write(tmp_path / "b" / "unused.jpg")
