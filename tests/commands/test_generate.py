@@ -168,7 +168,8 @@ def test_a_mode_that_begins_with_a_sound(command, mode: str) -> None:
     soundfile.write("there.flac", rng.uniform(-0.5, 0.5, (33_075, 2)), 44_100, subtype="PCM_24")
     asked = ("--mode", mode, "-t", "rain", "-f", "there.flac", *MODES[mode])
     code, out, err = command(*asked, "-b", "2", "-n", "2")
-    err = [line for line in err if "too loud for full scale" not in line]  # random networks may be
+    loud = ("too loud for full scale", "beyond full scale")  # random networks may be
+    err = [line for line in err if not any(words in line for words in loud)]
     assert (code, err, len(out)) == (0, [], 2)
     for name in out:
         record = record_of(name)

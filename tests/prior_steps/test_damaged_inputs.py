@@ -264,7 +264,7 @@ def test_train_on_what_damaged_and_odd_sets_gave(tmp_path: Path, tiny_folder: Pa
     found = Counter(row["status"] for row in rows_of(tmp_path / "shards"))
     assert found[OK] > 80 and found["malformed"] >= 5 and found["damaged_file"] == 1, found
     assert found["not_an_image"] == 1 and found["damaged_image"] == 1, found
-    names = ["conceptual_captions_cos_16", "ridge"]
+    names = ["wit_cos_16", "ridge"]
     command = ["train", *names, "--data", str(tmp_path / "shards"), "--epochs", "2", "-o", str(tmp_path / "made")]
     assert translator.main(command) == 0, capsys.readouterr().err
     assert {path.stem for path in (tmp_path / "made").glob("*.safetensors")} == set(names)

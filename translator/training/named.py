@@ -96,6 +96,7 @@ def make_all(
     ``report`` is called with lines for people, ``on_share`` with the share of the work that is done, 0 to 1. Raises
     InputError.
     """
+    _check_device(order.device)
     sources = by_source(shards)
     wanted = order.settings(list(sources))
     used = {source for one in wanted for source in one.sources}
@@ -105,7 +106,6 @@ def make_all(
         left = sources.pop(source)
         count = "one shard" if len(left) == 1 else f"{len(left)} shards"
         report(f"not used by {', '.join(order.names)}: {count} of {source} ({left[0].path})")
-    _check_device(order.device)
     pairs, done, count = read_pairs(sources, order.held_out), len(wanted), len(order.names)
     if wanted:
         train(
