@@ -105,7 +105,8 @@ def _predictor(
     if options.guidance_scale == 1:
         negative = vector
     unconditional = model.unconditional if negative is None else negative
-    return predictor(model.unet, vector, unconditional, options.guidance_scale, window_length(model))
+    rescale = float(model.folder.index.get("guidance_rescale", 0))
+    return predictor(model.unet, vector, unconditional, options.guidance_scale, window_length(model), rescale)
 
 
 def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarray:

@@ -185,8 +185,9 @@ SAMPLERS: dict[str, Callable[..., Scheduler]] = {"ddim": DDIM, "dpm++": _dpm_sol
 
 
 def predictor(
-    unet: nn.Module, condition: Tensor, unconditional: Tensor, guidance_scale: float, window: int | None = None
-) -> Predict:
+    unet: nn.Module, condition: Tensor, unconditional: Tensor, guidance_scale: float, window: int | None = None,
+    rescale: float = 0.0,
+) -> Predict:  # fmt: skip
     """What ``unet`` predicts under ``condition`` (B, 512), with classifier-free guidance.
 
     Args:
@@ -195,6 +196,8 @@ def predictor(
         guidance_scale: of e = e_unconditional + scale * (e_condition - e_unconditional); 1 skips the former.
         window: latent frames that the UNet may see at once; longer latents are predicted in windows that
             overlap by half, and blended at each step. None: no limit.
+        rescale: 0 to 1, how far a guided prediction is brought back to the deviation of the one under
+            ``condition`` (arXiv 2305.08891, 3.4).
     """
     guided = guidance_scale != 1
 
@@ -206,6 +209,8 @@ def predictor(
         if guided:
             without, with_condition = predicted.chunk(2)
             predicted = without + guidance_scale * (with_condition - without)
+            ratio = with_condition.std((1, 2, 3), keepdim=True) / predicted.std((1, 2, 3), keepdim=True)
+            predicted = predicted * (1 - rescale + rescale * ratio) if rescale else predicted
         return predicted
 
     def predict_windows(latents: Tensor, timestep: Tensor) -> Tensor:
@@ -231,16 +236,10 @@ def add_noise(scheduler: Scheduler, clean: Tensor, index: int, noise: Noise) -> 
 
 @torch.inference_mode()
 def denoise(
-    predict: Predict,
-    scheduler: Scheduler,
-    latents: Tensor,
-    noise: Noise,
-    *,
-    eta: float = 1.0,
-    on_step: Callable[[], object] | None = None,
-    start: int = 0,
+    predict: Predict, scheduler: Scheduler, latents: Tensor, noise: Noise, *, eta: float = 1.0,
+    on_step: Callable[[], object] | None = None, start: int = 0,
     before_step: Callable[[int, Tensor], Tensor] | None = None,
-) -> Tensor:
+) -> Tensor:  # fmt: skip
     """Denoise ``latents`` (B, C, T, F), standard normal unless ``start`` is above 0.
 
     Args:
