@@ -209,8 +209,9 @@ def predictor(
         if guided:
             without, with_condition = predicted.chunk(2)
             predicted = without + guidance_scale * (with_condition - without)
-            ratio = with_condition.std((1, 2, 3), keepdim=True) / predicted.std((1, 2, 3), keepdim=True)
-            predicted = predicted * (1 - rescale + rescale * ratio) if rescale else predicted
+            if rescale:
+                ratio = with_condition.std((1, 2, 3), keepdim=True) / predicted.std((1, 2, 3), keepdim=True)
+                predicted = predicted * (1 - rescale + rescale * ratio)
         return predicted
 
     def predict_windows(latents: Tensor, timestep: Tensor) -> Tensor:
