@@ -162,7 +162,8 @@ def generate(
         for item in range(options.batchsize)
         for candidate in range(options.n_candidates)
     ]
-    made = _make(model, vector, options, seeds, on_step, negative, source, frugal)
+    latents_for = functools.partial(_denoise, model, vector, options, negative=negative, source=source)
+    made = _make(model, options, seeds, latents_for, on_step, source, frugal)
     for item in range(options.batchsize):
         waves, gains = zip(*itertools.islice(made, options.n_candidates), strict=True)
         ranks = rank(model, waves, vector) if len(waves) > 1 else []
@@ -196,17 +197,17 @@ def batch_size(model: LatentDiffusion) -> int:
 
 def _make(
     model: LatentDiffusion,
-    vector: Tensor,
     options: GenerateOptions,
     seeds: Sequence[int],
+    latents_for: Callable[[Sequence[int], OnStep | None], tuple[Tensor, Region | None]],
     on_step: OnStep | None,
-    negative: Tensor | None,
     source: Source | None,
     frugal: bool,
 ) -> Iterator[tuple[np.ndarray, float]]:
     """The wave of each seed, float32 (N,), and its gain; ``batch_size(model)`` seeds are denoised at once.
 
-    ``frugal``: whether to release the UNet's memory before the decoder and the vocoder are loaded for the last ones.
+    ``latents_for``: ``_denoise`` for the seeds of one batch. ``frugal``: whether to release the UNet's memory before
+    the decoder and the vocoder are loaded for the last ones.
     """
     from .latent_diffusion.codec import finish_kept, vocode
 
@@ -218,7 +219,7 @@ def _make(
         group = list(seeds[start : start + at_once])
         filled = group if same_in_any_batch else group + group[-1:] * (at_once - len(group))
         step = None if on_step is None else functools.partial(_repeat, on_step, len(group))
-        latents, region = _denoise(model, vector, options, filled, step, negative, source)
+        latents, region = latents_for(filled, step)
         if frugal and start + at_once >= len(seeds):
             model.release("unet")
         for one in latents[: len(group)].split(1):
