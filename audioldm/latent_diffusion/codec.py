@@ -271,8 +271,9 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
                       "b t c -> b c t")
         for block in self.blocks:
             x = block(x)
-        x = self.head(self.norm_out(rearrange(x, "b c t -> b t c")))
-        magnitude, phase = rearrange(x, "b t (part f) -> part b f t", part=2).float()
+        with torch.autocast(x.device.type, enabled=False):  # bf16 would give phases in steps of a hundredth of a turn
+            x = self.head(self.norm_out(rearrange(x, "b c t -> b t c").float()))
+        magnitude, phase = rearrange(x, "b t (part f) -> part b f t", part=2)
         return torch.polar(magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
 
     def forward(self, mel: Tensor) -> Tensor:

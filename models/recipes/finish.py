@@ -49,6 +49,17 @@ def variants(clips: list[data.Clip]) -> Tensor:
     return torch.load(path, weights_only=True)
 
 
+def deepened(vocoder: SpectralVocoder, depth: int) -> SpectralVocoder:
+    """``vocoder`` with more blocks before its head, which at first add next to nothing."""
+    config = {name: vocoder.config[name] for name in ("width", "expansion", "n_fft", "hop_length", "model_in_dim")}
+    deeper = SpectralVocoder(**config, depth=depth)
+    deeper.load_state_dict(vocoder.state_dict(), strict=False)
+    with torch.no_grad():
+        for block in deeper.blocks[len(vocoder.blocks) :]:
+            block.scale.fill_(0.01)
+    return deeper
+
+
 class DecodedCrops:
     """Random crops of spectrograms from the decoder, and the waves that they are to become."""
 
@@ -71,12 +82,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--depth", type=int, help="blocks of the vocoder, if more than it has")
     options = parser.parse_args()
 
     clips = data.clips()
     real_crops = Crops(clips, "train")
     crops = DecodedCrops(clips, real_crops)
     vocoder, adversary = SpectralVocoder.from_pretrained(data.STARTER / "vocoder").float(), Adversary(Critics())
+    if options.depth:
+        vocoder = deepened(vocoder, options.depth)
     trained = WORK / "vocoder.pt"
     if trained.exists():  # new critics undo in minutes what old ones taught
         adversary.load_state_dict(torch.load(trained, weights_only=True, map_location=DEVICE)["adversary"])

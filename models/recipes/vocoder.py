@@ -4,7 +4,7 @@
 
 It learns from magnitudes first (STFTs of five resolutions, as Parallel WaveGAN, arXiv 1910.11480), and after a fifth of
 the time also against critics that look at spectrograms (UnivNet, arXiv 2106.07889; the complex ones as EnCodec, arXiv
-2210.13438). ``finish.py`` finishes it on the VAE's output.
+2210.13438) and at every n-th sample (HiFi-GAN, arXiv 2010.05646). ``finish.py`` finishes it on the VAE's output.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from audioldm.audio import HOP_LENGTH, LOG_FLOOR, N_FFT, SAMPLE_RATE, mel_filters
@@ -25,9 +26,10 @@ BATCH = 12
 KNOWN_SHARE = 0.6  # of the crops that come from the twenty sounds
 RESOLUTIONS = (128, 256, 512, 1024, 2048)  # FFT sizes of the reconstruction loss, hop a quarter
 CRITIC_RESOLUTIONS = (256, 512, 1024)
+CRITIC_PERIODS = (2, 3, 5, 7, 11)  # samples
 MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 1.5
 CRITICS_FROM = 0.2  # of the time
-CRITICS_ALONE = 200  # first steps of a warm start: new critics learn and the vocoder does not
+CRITICS_ALONE = 500  # first steps of a warm start: new critics learn and the vocoder does not
 
 
 class Crops:
@@ -87,14 +89,26 @@ def reconstruction(fake: Tensor, real: Tensor) -> Tensor:
 
 
 class Critics(nn.Module):
-    """One small 2-D convolutional judge per STFT resolution: wave (B, N) -> features of every layer, score last.
+    """Small convolutional judges: wave (B, N) -> features of every layer of each, score last.
 
-    Each sees the logarithm of the magnitude, and the complex spectrum with its range compressed by the power 0.3.
+    One for each STFT resolution sees the logarithm of the magnitude, and the complex spectrum with its range
+    compressed by the power 0.3. One for each period sees every p-th sample.
     """
 
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         norm = nn.utils.parametrizations.weight_norm
+        narrow = width // 2
+        self.columns = nn.ModuleList(
+            nn.ModuleList([
+                norm(nn.Conv1d(1, narrow, 5, stride=3, padding=2)),
+                norm(nn.Conv1d(narrow, 2 * narrow, 5, stride=3, padding=2)),
+                norm(nn.Conv1d(2 * narrow, 4 * narrow, 5, stride=3, padding=2)),
+                norm(nn.Conv1d(4 * narrow, 4 * narrow, 5, padding=2)),
+                norm(nn.Conv1d(4 * narrow, 1, 3, padding=1)),
+            ])
+            for _ in CRITIC_PERIODS
+        )
         self.stacks = nn.ModuleList(
             nn.ModuleList([
                 norm(nn.Conv2d(3, width, (5, 3), stride=(2, 1), padding=(2, 1))),
@@ -110,12 +124,15 @@ class Critics(nn.Module):
         magnitude = magnitudes(spectrum)
         squeezed = magnitude.pow(-0.7)
         parts = magnitude.log() / 4, spectrum.real * squeezed, spectrum.imag * squeezed
-        return torch.stack(parts, dim=1)
+        return torch.stack(parts, dim=1).contiguous(memory_format=torch.channels_last)
 
     def forward(self, wave: Tensor) -> list[list[Tensor]]:
         views = [self.view(wave, size) for size in CRITIC_RESOLUTIONS]
+        whole = [wave[:, : wave.shape[1] // period * period] for period in CRITIC_PERIODS]
+        views += [rearrange(x, "b (t p) -> (b p) 1 t", p=p) for x, p in zip(whole, CRITIC_PERIODS, strict=True)]
         with autocast():
-            return [features_and_score(stack, x) for stack, x in zip(self.stacks, views, strict=True)]
+            judges = [*self.stacks, *self.columns]
+            return [features_and_score(judge, x) for judge, x in zip(judges, views, strict=True)]
 
 
 def main() -> None:
