@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 M = TypeVar("M", bound="nn.Module")
 
-PIECE = 64  # tensors that are read at once
+PIECE = 16  # tensors that are read at once
 IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
 

@@ -7,6 +7,8 @@ everything right of it never knows where the vector came from.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import logging
@@ -161,6 +163,8 @@ class LatentDiffusion:
         """Release ``parts`` ("clip" …) and their memory; they are read again if they are used again."""
         for part in parts:
             self.__dict__.pop(part, None)
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc would keep it for what comes next
+            ctypes.CDLL(None).malloc_trim(0)
 
     @property
     def has_clip(self) -> bool:
