@@ -27,7 +27,7 @@ KNOWN_SHARE = 0.6  # of the crops that come from the twenty sounds
 RESOLUTIONS = (128, 256, 512, 1024, 2048)  # FFT sizes of the reconstruction loss, hop a quarter
 CRITIC_RESOLUTIONS = (256, 512, 1024)
 CRITIC_PERIODS = (2, 3, 5, 7, 11)  # samples
-MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 1.5
+MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 4.0  # the second: of the mean of the critics
 CRITICS_FROM = 0.2  # of the time
 CRITICS_ALONE = 500  # first steps of a warm start: new critics learn and the vocoder does not
 
