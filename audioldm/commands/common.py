@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -226,9 +227,9 @@ def given_options(values: dict[str, Any], original: Original | None) -> dict[str
     return given
 
 
-def steps(options: GenerateOptions) -> int:
+def steps(model: LatentDiffusion, options: GenerateOptions) -> int:
     """How often ``make`` calls ``on_step``."""
-    return options.steps_run * options.batchsize * options.n_candidates
+    return (options if model.folder.hears else dataclasses.replace(options, n_candidates=1)).evaluations
 
 
 def condition(

@@ -69,7 +69,7 @@ def make_results(engine: Engine, task: Task, values: Mapping[str, Any], folder: 
     vector = destination.write_embedding(conditions[0][0].cpu().numpy())
     assert vector is not None
     task.text = "Making the sound" if options.batchsize == 1 else "Making the sounds"
-    task.begin(common.steps(options))
+    task.begin(common.steps(model, options))
     results = []
     for sound, record in common.make(model, job, options, conditions, began, task.step, notes.append):
         wav = destination.write(sound.item, sound.wave, record)
