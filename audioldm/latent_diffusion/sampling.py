@@ -156,7 +156,7 @@ class Solver:
 
     @staticmethod
     def joined(rows: Sequence[tuple[Solver, int]]) -> Solver:
-        """The solver of a new batch: each row with the solver and place that it had, after the same step, 2 or later."""
+        """The solver of a new batch: each row with the solver and place it had, after the same step, 2 or later."""
         joined = copy.deepcopy(rows[0][0])
         states = [solver._scheduler for solver, _ in rows]
 
