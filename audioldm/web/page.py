@@ -15,7 +15,7 @@ from gradio import themes
 
 from ..commands.common import time_left
 from ..errors import InputError
-from .engine import Cancelled, Engine, Task
+from .engine import AT_ONCE, Cancelled, Engine, Task
 from .form import connect, prompt_fields, refusal, settings
 from .request import Upload, for_page
 from .results import Result, make_results
@@ -54,7 +54,7 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             [make.click, fields["words"].submit, fields["url"].submit],
             _named_inputs(_generator(engine, sessions, running), list(fields)),
             inputs=[history], inputs_kwargs=fields, outputs=[status, files, history],
-            api_name="generate", concurrency_id="engine", concurrency_limit=1, show_progress="minimal",
+            api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
         event.failure(running.fault, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
@@ -137,7 +137,7 @@ def _named_inputs(function: Any, names: list[str]) -> Any:
 
 def _progress(task: Task) -> str:
     if not task.total:
-        return f'<p role="status">{escape(task.text)} …</p>'
+        return f'<p role="status">{escape(task.shown)} …</p>'
     left = task.seconds_left
     more = "" if left is None else f", about {time_left(left)} left"
     return (

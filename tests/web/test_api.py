@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import soundfile
+from server import Server
 from web_site import ROOT, Site, start, stop, wait_until
 
 gradio_client = pytest.importorskip("gradio_client")
@@ -85,6 +87,26 @@ def test_ten_at_once_get_their_own(connect: Any):
         wav, about = map(Path, job.result(timeout=120)[1])
         record = json.loads(about.read_text())
         assert record["options"]["seed"] == i and soundfile.info(wav).frames == 16_000 + 1_600 * i
+
+
+def test_a_slow_address_holds_up_nobody_else(connect: Any):
+    release, data = threading.Event(), DOG.read_bytes()
+
+    def slowly() -> Iterator[bytes]:
+        at = 0
+        while not release.wait(0.2):
+            yield data[at : at + 1]
+            at += 1
+        yield data[at:]
+
+    with Server() as server:
+        slow = connect().submit(url=server.stream("/slow.jpg", slowly()), duration=1, api_name="/generate")
+        assert wait_until(lambda: server.paths == ["/slow.jpg"])
+        assert len(make(connect(), words="rain", duration=1)) == 1
+        assert not slow.done()
+        release.set()
+        _, about = slow.result(timeout=60)[1]
+        assert json.loads(Path(about).read_text())["prompt"].endswith("/slow.jpg")
 
 
 def test_cancel_stops_the_sampler_and_the_next_one_is_served(connect: Any):

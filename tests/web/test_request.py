@@ -10,12 +10,12 @@ from PIL import Image
 
 from audioldm.errors import InputError
 from audioldm.options import EDITING, MODEL, PROMPTS, SAMPLING
-from audioldm.web.request import Upload, for_page, read_job
+from audioldm.web.request import Upload, fetch, for_page, read_job
 
 
 def read(**values):
     notes: list[str] = []
-    return read_job(values, notes.append), notes
+    return read_job(values, fetch(values), notes.append), notes
 
 
 @pytest.mark.parametrize("words", ["/etc/passwd", "~", "..", "dog.jpg", "list.csv", "rain.wav", "models", "file:///etc/passwd"])
