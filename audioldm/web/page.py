@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import gradio as gr
 from gradio import themes
+from gradio.exceptions import InvalidPathError
 
 from ..commands.common import time_left
 from ..errors import InputError
@@ -34,10 +35,25 @@ def theme() -> themes.Base:
     return themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
+class Page(gr.Blocks):
+    """Gradio's blocks, which answer in a sentence what no field can take."""
+
+    async def preprocess_data(self, *args: Any, **more: Any) -> Any:
+        try:
+            return await super().preprocess_data(*args, **more)
+        except gr.Error:
+            raise
+        except InvalidPathError:
+            sentence = "a file was not uploaded here, or has a name that begins with a dot; upload it as another"
+            raise gr.Error(sentence, print_exception=False) from None
+        except Exception as error:
+            raise gr.Error("a field was sent a value of a kind that it does not take") from error
+
+
 def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
     """The page over ``engine``, whose visitors' files are those of ``sessions``."""
     running = Running()
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column():

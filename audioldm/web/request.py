@@ -102,8 +102,8 @@ def _plain(option: Option, value: Any) -> Any:
 
 
 def for_page(sentence: str) -> str:
-    """An error of ours without the flags of the command, which a visitor does not know."""
-    return re.sub(r"--(?=\w)", "", re.sub(r" \(--?\w+\)|; give it with -\w\b", "", sentence))
+    """An error of ours without the flags and variables of the command, which a visitor does not know."""
+    return re.sub(r"--(?=\w)", "", re.sub(r" \(--?\w+\)|; (give it with -\w\b|AUDIOLDM_.*)", "", sentence))
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
@@ -129,7 +129,7 @@ def _picture(upload: Upload | None, url: str, fetched: Mapping[str, bytes], on_n
         raise InputError("the address of a picture begins with http:// or https://")
     if not upload:
         return _words_or_address(url, fetched, on_note)
-    name, data = printable(upload.name), named(upload).read()
+    name, data = printable(upload.name, 100), named(upload).read()
     if len(data) > LIMITS.max_bytes:
         raise InputError(f"{name} has more than {LIMITS.max_bytes / 1e6:.0f} MB, the limit for pictures here")
     return Prompt("image", upload.name, decode_image(data, name, LIMITS, on_note=on_note))

@@ -101,6 +101,9 @@ def test_a_page_does_not_speak_of_flags():
     assert for_page("a negative prompt needs a guidance scale above 1 (-gs)") == (
         "a negative prompt needs a guidance scale above 1"
     )
+    assert for_page("a has the address b, which is not public; AUDIOLDM_X=1 in the environment allows it") == (
+        "a has the address b, which is not public"
+    )
     assert for_page("--mode inpaint needs a --time_range in seconds") == "mode inpaint needs a time_range in seconds"
 
 
