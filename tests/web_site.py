@@ -74,7 +74,7 @@ def start(folder: Path, *arguments: str, **environment: str) -> Site:
 def stop(site: Site) -> int:
     site.process.send_signal(signal.SIGTERM)
     try:
-        return site.process.wait(timeout=30)
+        return site.process.wait(timeout=120)
     finally:
         site.process.kill()
 
