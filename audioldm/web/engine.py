@@ -145,7 +145,7 @@ class Task:
     def __init__(self, engine: Engine, work: Callable[[Task], Any]) -> None:
         """``work`` waits for its ``turn`` and then calls ``step`` often; what it returns is the result."""
         self.done, self.total = 0, 0  # steps
-        self.text = "Waiting"
+        self.part, self.text = "", "Waiting"
         self._engine, self._work = engine, work
         self._result: Any = None
         self._error: Exception | None = None
@@ -155,7 +155,7 @@ class Task:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """The time in which the model is this task's alone, once those before it are done. Raises Cancelled."""
-        self.text = WAITING
+        self.text, self.total = WAITING, 0
         with self._engine.line.turn(self, self.check):
             self._deadline = time.monotonic() + self._engine.time_limit
             self.check()
@@ -165,12 +165,12 @@ class Task:
     def shown(self) -> str:
         """What it is doing."""
         if self.text != WAITING or not (ahead := self._engine.line.ahead(self)):
-            return self.text
-        return f"{WAITING}, {ahead} request{'s' if ahead > 1 else ''} before yours"
+            return self.part + self.text
+        return f"{self.part}{WAITING}, {ahead} request{'s' if ahead > 1 else ''} before yours"
 
     def begin(self, total: int) -> None:
         """From now on it is ``total`` steps."""
-        self.total, self._began = total, time.monotonic()
+        self.done, self.total, self._began = 0, total, time.monotonic()
 
     def step(self) -> None:
         """One step is done. Raises Cancelled, or InputError if the time is over."""

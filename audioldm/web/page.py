@@ -24,6 +24,7 @@ from .sessions import Sessions
 
 TITLE = "audioldm: a picture in, its sound out"
 SHOWN = 24  # results of a session that the page shows, the newest first
+PASTE = (Path(__file__).parent / "paste.js").read_text(encoding="utf-8")
 CSS = """
 progress { width: 100%; height: 1.2em; }
 .result img { width: 100%; height: 110px; }
@@ -78,6 +79,7 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             running.cancel, outputs=status, cancels=[event], queue=False, api_name="cancel", show_progress="hidden"
         )
         connect(engine, sessions, fields)
+        page.load(None, js=PASTE, api_visibility="private")
 
         def leave(request: gr.Request) -> None:
             session = request.session_hash or ""
@@ -118,7 +120,7 @@ class Running:
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
     def generate(request: gr.Request, history: list[Result], **values: Any) -> Iterator[tuple[Any, Any, Any]]:
         session = request.session_hash or ""
-        for upload in values.values():
+        for upload in [*values.values(), *(values["pictures"] or ())]:
             if isinstance(upload, Upload):
                 sessions.keep(session, Path(upload.path))
         folder = sessions.new_folder(session)
@@ -128,7 +130,7 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
             with task.running():
                 while not task.wait():
                     yield _progress(task), gr.skip(), gr.skip()
-                results = task.result
+                results, failed = task.result
         except Cancelled:
             yield _said("Cancelled."), gr.skip(), gr.skip()
             return
@@ -138,7 +140,7 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
         finally:
             running.remove(session, task)
         paths = [str(path) for result in results for path in (result.wav, result.json)]
-        yield _finished(results), paths, [*results, *history][:SHOWN]
+        yield _finished(results, failed), paths, [*results, *history][:SHOWN]
 
     return generate
 
@@ -158,7 +160,7 @@ def _progress(task: Task) -> str:
     more = "" if left is None else f", about {time_left(left)} left"
     return (
         f'<progress max="{task.total}" value="{task.done}" aria-label="Progress"></progress>'
-        f"<p>{escape(task.text)}: step {task.done} of {task.total}{more}</p>"
+        f"<p>{escape(task.shown)}: step {task.done} of {task.total}{more}</p>"
     )
 
 
@@ -166,15 +168,19 @@ def _said(text: str, role: str = "status") -> str:
     return f'<p role="{role}">{escape(text)}</p>'
 
 
-def _finished(results: list[Result]) -> str:
+def _finished(results: list[Result], failed: list[InputError]) -> str:
     count = "The sound is" if len(results) == 1 else f"{len(results)} sounds are"
-    return _said(f"{count} made.")
+    return _said(f"{count} made.") + "".join(_said(for_page(str(error)), role="alert") for error in failed)
 
 
 def _show_results(history: gr.State, fields: dict[str, Any]) -> None:
     @gr.render(inputs=[history], triggers=[history.change])
     def show(results: list[Result]) -> None:
+        before = None
         for result in results:
+            if result.packed not in (None, before):
+                gr.DownloadButton("These sounds as ZIP", str(result.packed), size="sm", key=f"{result.packed}")
+            before = result.packed
             with gr.Column(variant="panel", elem_classes="result"):
                 _show(result, fields)
 

@@ -23,6 +23,7 @@ from ..options import EDITING, MODE, SAMPLING, Option
 
 SOURCES = ("picture", "words", "sound", "vector")  # what is mixed, each with a weight, in this order
 MAX_WORDS = 10_000  # characters
+MAX_PICTURES = 24  # in one request, each with a sound of its own
 MAX_UPLOAD = 100_000_000  # bytes: ten minutes of a sound as WAV; a picture may have what one from the web may
 
 ADDRESS = re.compile(r"https?://", re.I)
@@ -52,6 +53,16 @@ def fetch(values: Mapping[str, Any]) -> dict[str, bytes]:
     """What lies at the addresses in the fields, by address. Raises InputError."""
     texts = {_text(values, name) for name in ("url", "words", "negative_prompt")}
     return {text: download(text) for text in texts if ADDRESS.match(text)}
+
+
+def each_picture(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The fields once for each of ``pictures``, as if it had come alone; or as they are. Raises InputError."""
+    pictures: list[Upload] = values.get("pictures") or []
+    if pictures and (values.get("picture") or _text(values, "url")):
+        raise InputError("give one picture or several, not both")
+    if len(pictures) > MAX_PICTURES:
+        raise InputError(f"one request may have {MAX_PICTURES} pictures, not {len(pictures)}")
+    return [{**values, "picture": picture} for picture in pictures] or [values]
 
 
 def read_job(values: Mapping[str, Any], fetched: Mapping[str, bytes], on_note: OnNote) -> Job:

@@ -61,6 +61,21 @@ def test_a_picture_and_words_come_back_as_sounds_with_their_records(connect: Any
         assert "/" not in json.dumps(about["prompts"])
 
 
+def test_several_pictures_get_a_sound_each(connect: Any, tmp_path: Path):
+    """The bytes that each would have alone; one that is damaged ends nothing."""
+    (tmp_path / "damaged.jpg").write_bytes(DOG.read_bytes()[:3_000])
+    photos = [DOG, tmp_path / "damaged.jpg", DOG.with_name("drums.jpg")]
+    given, client = {"duration": 1, "seed": 5, "words": "rain"}, connect()
+    sent = [gradio_client.handle_file(str(photo)) for photo in photos]
+    message, files = client.predict(pictures=sent, **given, api_name="/generate")
+    assert "2 sounds are made" in message and "damaged.jpg is damaged" in message
+    records = [json.loads(Path(about).read_text()) for about in files[1::2]]
+    assert [about["prompts"][0]["prompt"] for about in records] == ["dog.jpg", "drums.jpg"]
+    for photo, wav in zip(photos[::2], files[::2], strict=True):
+        ((alone, _),) = make(client, picture=gradio_client.handle_file(str(photo)), **given)
+        assert alone.read_bytes() == Path(wav).read_bytes()
+
+
 def test_the_page_makes_what_the_command_makes(connect: Any, tiny_folder: Path, tmp_path: Path):
     ((wav, _),) = make(connect(), words="rain", seed=3, duration=1, negative_prompt="wind")
     arguments = ["-t", "rain", "--seed", "3", "-dur", "1", "--negative_prompt", "wind", "-o", str(tmp_path / "x.wav")]
@@ -147,6 +162,8 @@ def test_a_client_that_is_killed_leaves_the_queue_working(site: Site, connect: A
         ({"words": "x", "negative_prompt": "y", "guidance_scale": 1}, "needs a guidance scale above 1$"),
         ({"url": "file:///etc/passwd"}, "begins with http"),
         ({"words": "x", "words_weight": 0}, "not all zero"),
+        ({"pictures": [gradio_client.handle_file(str(DOG))], "url": "http://example.org/"}, "one picture or several"),
+        ({"pictures": [gradio_client.handle_file(str(DOG))] * 25}, "may have 24 pictures, not 25"),
     ],
 )
 def test_faults_come_back_as_one_sentence(connect: Any, values: dict[str, Any], sentence: str):

@@ -120,5 +120,5 @@ def test_every_option_of_the_command_is_on_the_page(tmp_path: Path):
     asked_otherwise = {"text": "words", "file_path": "sound", "weights": "words_weight", "save_embedding": "vector"}
     options = {option.name for option in (*SAMPLING, *EDITING, *PROMPTS, *MODEL)} - served
     assert parameters >= {asked_otherwise.get(name, name) for name in options}
-    sources = {"picture", "url", "words", "sound", "vector"}
-    assert parameters - options == sources | {f"{name}_weight" for name in sources - {"url"}}
+    sources = {"picture", "words", "sound", "vector"}
+    assert parameters - options == sources | {f"{name}_weight" for name in sources} | {"url", "pictures"}
