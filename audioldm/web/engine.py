@@ -155,7 +155,7 @@ class Task:
     @contextmanager
     def turn(self) -> Iterator[None]:
         """The time in which the model is this task's alone, once those before it are done. Raises Cancelled."""
-        self.text, self.total = WAITING, 0
+        self.text, self.total, self._deadline = WAITING, 0, math.inf
         with self._engine.line.turn(self, self.check):
             self._deadline = time.monotonic() + self._engine.time_limit
             self.check()
