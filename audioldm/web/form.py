@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -101,7 +102,8 @@ def _known(engine: Engine) -> str | None:
 
 def refusal(error: InputError) -> gr.Error:
     """What shows the sentence in the page and hands it to programs."""
-    return gr.Error(escape(for_page(str(error)), quote=False), print_exception=False)
+    sentence = re.sub(r"[<>]|&(?=[\w#])", lambda found: escape(found[0]), for_page(str(error)))  # it is shown as HTML
+    return gr.Error(sentence, print_exception=False)
 
 
 def connect(engine: Engine, sessions: Sessions, fields: dict[str, Any]) -> None:

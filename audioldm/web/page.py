@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 import gradio as gr
 from gradio import themes
+from gradio.exceptions import InvalidPathError
 
 from ..commands.common import time_left
 from ..errors import InputError
-from .engine import Cancelled, Engine, Task
+from .engine import AT_ONCE, Cancelled, Engine, Task
 from .form import connect, prompt_fields, refusal, settings
 from .request import Upload, for_page
 from .results import Result, make_results
@@ -34,10 +35,25 @@ def theme() -> themes.Base:
     return themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
+class Page(gr.Blocks):
+    """Gradio's blocks, which answer in a sentence what no field can take."""
+
+    async def preprocess_data(self, *args: Any, **more: Any) -> Any:
+        try:
+            return await super().preprocess_data(*args, **more)
+        except gr.Error:
+            raise
+        except InvalidPathError:
+            sentence = "a file was not uploaded here, or has a name that begins with a dot; upload it as another"
+            raise gr.Error(sentence, print_exception=False) from None
+        except Exception as error:
+            raise gr.Error("a field was sent a value of a kind that it does not take") from error
+
+
 def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
     """The page over ``engine``, whose visitors' files are those of ``sessions``."""
     running = Running()
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column():
@@ -54,7 +70,7 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             [make.click, fields["words"].submit, fields["url"].submit],
             _named_inputs(_generator(engine, sessions, running), list(fields)),
             inputs=[history], inputs_kwargs=fields, outputs=[status, files, history],
-            api_name="generate", concurrency_id="engine", concurrency_limit=1, show_progress="minimal",
+            api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
         event.failure(running.fault, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
@@ -137,7 +153,7 @@ def _named_inputs(function: Any, names: list[str]) -> Any:
 
 def _progress(task: Task) -> str:
     if not task.total:
-        return f'<p role="status">{escape(task.text)} …</p>'
+        return f'<p role="status">{escape(task.shown)} …</p>'
     left = task.seconds_left
     more = "" if left is None else f", about {time_left(left)} left"
     return (

@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import soundfile
-from web_site import ROOT, Site, start, stop, wait_until
+from server import Server
+from web_site import ROOT, Site, raw, start, stop, wait_until
 
 gradio_client = pytest.importorskip("gradio_client")
 DOG, BARK = ROOT / "examples" / "dog.jpg", ROOT / "examples" / "dog.wav"
+META = {"_type": "gradio.FileData"}
 ENDLESS = {"words": "rain", "ddim_steps": 1000, "batchsize": 64}
 
 
@@ -87,6 +91,26 @@ def test_ten_at_once_get_their_own(connect: Any):
         assert record["options"]["seed"] == i and soundfile.info(wav).frames == 16_000 + 1_600 * i
 
 
+def test_a_slow_address_holds_up_nobody_else(connect: Any):
+    release, data = threading.Event(), DOG.read_bytes()
+
+    def slowly() -> Iterator[bytes]:
+        at = 0
+        while not release.wait(0.2):
+            yield data[at : at + 1]
+            at += 1
+        yield data[at:]
+
+    with Server() as server:
+        slow = connect().submit(url=server.stream("/slow.jpg", slowly()), duration=1, api_name="/generate")
+        assert wait_until(lambda: server.paths == ["/slow.jpg"])
+        assert len(make(connect(), words="rain", duration=1)) == 1
+        assert not slow.done()
+        release.set()
+        _, about = slow.result(timeout=60)[1]
+        assert json.loads(Path(about).read_text())["prompt"].endswith("/slow.jpg")
+
+
 def test_cancel_stops_the_sampler_and_the_next_one_is_served(connect: Any):
     waiting = connect()
     job = waiting.submit(**ENDLESS, api_name="/generate")
@@ -130,36 +154,46 @@ def test_faults_come_back_as_one_sentence(connect: Any, values: dict[str, Any], 
         make(connect(), **values)
 
 
-def test_a_request_that_takes_too_long_is_ended(tiny_folder: Path, tmp_path: Path):
+def test_limits_of_time_and_of_addresses(tiny_folder: Path, tmp_path: Path):
     site = start(tmp_path, "--model_name", str(tiny_folder), "--device", "cpu", "--time_limit", "1")
     client = gradio_client.Client(site.url, verbose=False)
     with pytest.raises(gradio_client.exceptions.AppError, match="longer than the 1 seconds that this server allows"):
         make(client, **ENDLESS)
+    with pytest.raises(gradio_client.exceptions.AppError, match="has the address 127.0.0.1, which is not public$"):
+        make(client, url="http://127.0.0.1:1/dog.jpg")
     assert stop(site) == 0
     assert not site.kept()
-
-
-def raw(site: Site, **values: Any) -> str:
-    """What the server answers to a request that is not a client's, field by field."""
-    info = requests.get(f"{site.url}gradio_api/info", timeout=20).json()["named_endpoints"]["/generate"]
-    data = [values.get(one["parameter_name"], one["parameter_default"]) for one in info["parameters"]]
-    begun = requests.post(f"{site.url}gradio_api/call/generate", json={"data": data}, timeout=20).json()
-    return requests.get(f"{site.url}gradio_api/call/generate/{begun['event_id']}", timeout=60).text
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(DOG), "http://127.0.0.1:1/x.png", "HTTPS://example.org/x.png"])
 @pytest.mark.parametrize("name", ["picture", "sound", "vector"])
 def test_a_field_for_a_file_takes_uploads_only(site: Site, name: str, path: str):
-    answer = raw(site, words="x", **{name: {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "x"}})
+    answer = raw(site, words="x", **{name: {"path": path, "meta": META, "orig_name": "x"}})
     assert "event: error" in answer
-    assert "not uploaded" in answer or "is uploaded, not given by its address" in answer
+    assert "not uploaded here" in answer or "is uploaded, not given by its address" in answer
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x.jpg", 7, [], {}, {"path": 7}, {"path": "\0", "meta": META}, {"path": "x", "meta": META, "orig_name": ["x"]}],
+)
+@pytest.mark.parametrize("field", ["picture", "sound", "vector", "words", "duration", "time_range"])
+def test_a_value_that_is_none_of_the_field(site: Site, field: str, value: Any):
+    said = raw(site, **{"words": "rain", field: value})
+    if "event: error" in said:
+        (line,) = re.findall(r"event: error\ndata: (.*)", said)
+        sentence = json.loads(line)["error"]
+        assert sentence.isprintable() and len(sentence) < 300
+        assert not re.search(r"Traceback|Error\b|gradio|/tmp|/work|[<>]", sentence), sentence
+    else:
+        assert "event: complete" in said and "/results/" in said
 
 
 @pytest.mark.parametrize("name", ["picture", "sound", "vector"])
 def test_a_folder_is_no_upload(site: Site, name: str):
     (root,) = site.files.glob("audioldm-web-*")
     for path in (root, root / "missing.png"):
-        answer = raw(site, words="x", **{name: {"path": str(path), "meta": {"_type": "gradio.FileData"}}})
+        answer = raw(site, words="x", **{name: {"path": str(path), "meta": META}})
         assert "event: error" in answer and "upload it again" in answer
 
 
