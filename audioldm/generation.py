@@ -141,7 +141,8 @@ def generate(
         on_step: called options.steps_run * batchsize * n_candidates times.
         negative: (1, 512), the condition to avoid.
         original: the sound that every mode but generation begins with, from read_original.
-        frugal: release the UNet's memory before the last sound is decoded; the next call loads it again.
+        frugal: release the memory of CLAP before the UNet is loaded, and the UNet's before the last sound is decoded;
+            who needs them again loads them again.
         on_note: receives each remark for the user.
     """
     options.check()
@@ -152,6 +153,9 @@ def generate(
     if options.n_candidates > 1 and not model.clap.hears:
         on_note(f"only one candidate is made: {explain_text_only(model.folder)}")
         options = dataclasses.replace(options, n_candidates=1)
+    if frugal:
+        negative = model.unconditional if negative is None and options.guidance_scale != 1 else negative
+        model.release("clap")
     source = None
     if options.edits and original is not None:
         from .latent_diffusion.editing import prepare

@@ -142,13 +142,17 @@ def race(runs: dict[str, Run], watches: dict[str, Stopwatch], sounds: int, steps
 
 
 def peak_memory(name: str, folder: Path) -> float:
-    """GB of a process that makes one sound with one step."""
+    """GB of a process that makes one sound with one step: our command, or a program with diffusers' pipeline."""
+    command = ["-ckpt", str(folder), "-t", PROMPT, "-dur", str(SECONDS), "--ddim_steps", "1", "-n", "1",
+               "-s", str(folder.parent / "sounds")]  # fmt: skip
+    make = f"CONTENDERS[{name!r}](Path({str(folder)!r}), Stopwatch(time.time))(1, 1)"
+    if name.startswith("ours"):
+        make = f"from audioldm.commands.generate import main; main({command!r})"
     code = (
         f"import sys; sys.path[:0] = {[str(HERE.parent), str(HERE)]!r}\n"
         "import re, time, torch\nfrom pathlib import Path\n"
         "from against_diffusers import CONTENDERS, Stopwatch\n"
-        f"torch.set_num_threads({torch.get_num_threads()})\n"
-        f"with torch.inference_mode():\n    CONTENDERS[{name!r}](Path({str(folder)!r}), Stopwatch(time.time))(1, 1)\n"
+        f"torch.set_num_threads({torch.get_num_threads()})\nwith torch.inference_mode():\n    {make}\n"
         "print(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1])"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)

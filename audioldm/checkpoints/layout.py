@@ -1,8 +1,8 @@
-"""A model on disk: a folder in the diffusers layout, the tensors in it, and the embedding spaces they span.
+"""A model on disk: a folder in the diffusers layout, and the embedding spaces of its towers.
 
 Two kinds of folders are read: ours, whose ``clap/`` holds both towers of CLAP and its tokenizer, and the one that
 diffusers' AudioLDMPipeline saves, as in the hub's cvssp/audioldm repositories, with ``text_encoder/`` and
-``tokenizer/`` instead and no audio tower. Torch is imported in functions: lists need none.
+``tokenizer/`` instead and no audio tower.
 """
 
 from __future__ import annotations
@@ -10,25 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
-from zipfile import is_zipfile
-
-from safetensors import SafetensorError, safe_open
+from typing import Any
 
 from translator.files import sha256
 from translator.zoo import rename
 
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor, nn
-
-M = TypeVar("M", bound="nn.Module")
+from .tensors import read_arrays, read_tensors
 
 INDEX = "model_index.json"
 WEIGHTS = (  # diffusers' and transformers' names, in order of preference
@@ -41,7 +33,6 @@ DEFAULT_CACHE = "~/.cache/audioldm"  # upstream's: its downloads are found there
 CLIP_PROJECTIONS = ("visual_projection.weight", "text_projection.weight")  # their weights name the space
 CLAP_PROJECTIONS = ("text_projection.linear1.weight", "text_projection.linear2.weight")
 CLAP_BOTH_TOWERS = ("text_projection.linear1.weight", "audio_projection.linear1.weight")
-IGNORED = ("position_ids", "token_type_ids", "num_batches_tracked")  # buffers that inference does not need
 
 
 def cache_dir() -> Path:
@@ -182,74 +173,6 @@ def _check_audio_tower(folder: ModelFolder) -> None:
         raise InputError(f"{folder.path / 'clap'} belongs to a different model than text_encoder/ beside it")
 
 
-def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tensor]:
-    """The tensors whose names begin with one of ``prefixes``; floats as float32. Raises InputError, also for NaN.
-
-    A .bin file is a pickle, of which nothing but tensors is read.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                chosen = {name: file.get_tensor(name) for name in file.keys() if name.startswith(tuple(prefixes))}
-        else:
-            import torch
-
-            state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-            chosen = {name: tensor for name, tensor in state.items() if name.startswith(tuple(prefixes))}
-    except Exception:  # whatever safetensors, pickle and zip find wrong
-        raise InputError(f"the model's file {path} is missing or damaged") from None
-    check_finite(chosen, path)
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in chosen.items()}
-
-
-def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Raises InputError if a tensor of the file ``path`` holds NaN or infinity; a sum is quick, but may overflow."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not tensor.sum().isfinite() and not tensor.isfinite().all():
-            raise InputError(f"{path} is damaged: its tensor {name} holds NaN or infinite numbers")
-
-
-def load(
-    build: Callable[[], M],
-    weights: Path,
-    prefixes: Sequence[str] = ("",),
-    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = dict,
-) -> M:
-    """``build()`` a module and fill it from the file ``weights``: in eval mode, without gradients, float32.
-
-    The libraries' ``from_pretrained`` reads whole files where one tower of two is needed, and prints. ``adapt`` gives
-    the tensors of an older file today's names. Raises InputError unless module and file have the same tensors, but for
-    those in IGNORED.
-    """
-    with _no_initialisation():
-        module = build()
-    state = {n: t for n, t in adapt(read_tensors(weights, prefixes)).items() if not n.endswith(IGNORED)}
-    try:
-        missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
-    except RuntimeError as error:  # a tensor of another shape; the last line says which
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise InputError(f"{weights} does not fit its config.json: {reason}") from None
-    missing = [name for name in missing if not name.endswith(IGNORED)]
-    if missing or unexpected:
-        example = f"{missing[0]} is missing" if missing else f"{unexpected[0]} is unexpected"
-        raise InputError(f"{weights} does not fit its config.json: {example}")
-    return module.eval().requires_grad_(False)
-
-
-def _no_initialisation() -> AbstractContextManager[object]:
-    """Makes ``torch.nn.init`` do nothing: random numbers for 100 M weights would take seconds and be overwritten."""
-    from torch.overrides import TorchFunctionMode
-
-    class NoInitialisation(TorchFunctionMode):
-        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            kwargs = kwargs or {}
-            if getattr(func, "__module__", None) == "torch.nn.init":
-                return kwargs["tensor"] if "tensor" in kwargs else args[0]
-            return func(*args, **kwargs)
-
-    return NoInitialisation()
-
-
 def fingerprint(weights: Path, projections: Sequence[str], dtype: str = "<f4") -> str:
     """The name of a space: the first 12 hex digits of the SHA-256 of the projections in a weights file.
 
@@ -258,29 +181,6 @@ def fingerprint(weights: Path, projections: Sequence[str], dtype: str = "<f4") -
     """
     content = b"".join(array.astype(dtype).tobytes() for array in read_arrays(weights, projections))
     return hashlib.sha256(content).hexdigest()[:12]
-
-
-def read_arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
-    """The tensors called ``names`` of a weights file, without torch where that is possible. Raises InputError."""
-    import numpy as np
-
-    try:
-        found = _arrays(weights, names)
-    except (OSError, KeyError, SafetensorError):
-        raise InputError(f"the model's file {weights} is damaged or lacks {' or '.join(names)}") from None
-    for name, array in zip(names, found, strict=True):
-        if not np.isfinite(array).all():
-            raise InputError(f"{weights} is damaged: its tensor {name} holds NaN or infinite numbers")
-    return found
-
-
-def _arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
-    if weights.suffix == ".safetensors":
-        with safe_open(weights, framework="np") as file:
-            if all(file.get_slice(name).get_dtype() != "BF16" for name in names):
-                return [file.get_tensor(name) for name in names]
-    tensors = read_tensors(weights, names)  # with torch, which a pickle and bfloat16 need
-    return [tensors[name].numpy() for name in names]
 
 
 def clip_fingerprint(weights: Path) -> str:

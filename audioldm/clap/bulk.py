@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..checkpoints.tensors import fast_dtype
+
 BATCH = 128  # texts in one pass; more are not faster on a CPU
 PROBE = 32  # texts on which the precision is decided
 CLOSE = 0.9999  # smallest cosine of a vector to the one computed in float32
@@ -45,17 +47,6 @@ class FastText:
             return fast
         nearness = F.cosine_similarity(self._in(fast, texts), self._in(torch.float32, texts)).min().item()
         return fast if nearness >= CLOSE else torch.float32
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """The type in which the device multiplies fastest: float16 on a GPU, bfloat16 on CPUs with instructions for it.
-
-    Without such instructions bfloat16 is several times slower than float32, although torch and oneDNN offer it.
-    """
-    if device.type != "cpu":
-        return torch.float16
-    asked = (getattr(torch.cpu, name, bool)() for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"))
-    return torch.bfloat16 if torch.backends.mkldnn.is_available() and any(asked) else torch.float32
 
 
 def batches_by_length(texts: Sequence[str], size: int = BATCH) -> Iterator[list[int]]:

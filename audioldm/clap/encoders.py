@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..audio import SAMPLE_RATE, resample
-from ..checkpoints.layout import ModelFolder, load, read_json, read_tensors, reporting
+from ..checkpoints.layout import ModelFolder, read_json, reporting
 from ..checkpoints.published import explain_text_only
+from ..checkpoints.tensors import load, read_tensors
 from ..errors import InputError
 from .tokenizer import read_tokenizer
 

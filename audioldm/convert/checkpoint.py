@@ -141,7 +141,7 @@ def convert(
     ``dtype``: of the weights on disk (DTYPES). ``tokenizer``: a folder with RoBERTa's; None leaves it out, and text
     prompts with it. Raises InputError.
     """
-    from ..checkpoints.layout import check_finite
+    from ..checkpoints.tensors import check_finite
     from . import clap, unet, vae, vocoder
 
     if os.path.lexists(folder):

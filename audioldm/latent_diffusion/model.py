@@ -7,6 +7,8 @@ everything right of it never knows where the vector came from.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import functools
 import logging
@@ -16,16 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
-from ..checkpoints.layout import (
-    ModelFolder,
-    clap_fingerprint,
-    clip_fingerprint,
-    load,
-    open_folder,
-    read_json,
-    read_tensors,
-    reporting,
-)  # fmt: skip
+from ..checkpoints.layout import ModelFolder, clap_fingerprint, clip_fingerprint, open_folder, read_json, reporting
+from ..checkpoints.tensors import load, read_tensors
 from ..errors import InputError
 from ..options import BATCH, PRECISION
 
@@ -136,7 +130,7 @@ class LatentDiffusion:
         if self._config("vocoder").get("_class_name") == "SpectralVocoder":
             from .codec import SpectralVocoder
 
-            return self._load("vocoder", SpectralVocoder.from_config)
+            return self._load("vocoder", SpectralVocoder.from_config, lower=False)  # bf16 has steps for a phase
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
 
         from .hifigan import HifiGan, in_two_dimensions
@@ -169,6 +163,8 @@ class LatentDiffusion:
         """Release ``parts`` ("clip" …) and their memory; they are read again if they are used again."""
         for part in parts:
             self.__dict__.pop(part, None)
+        with contextlib.suppress(AttributeError, OSError, TypeError):  # glibc would keep it for what comes next
+            ctypes.CDLL(None).malloc_trim(0)
 
     @property
     def has_clip(self) -> bool:
@@ -241,43 +237,39 @@ class LatentDiffusion:
         build: Callable[[dict[str, Any]], Any],
         adapt: Callable[[Any], Any] = dict,
         channels_last: bool = False,
+        lower: bool = True,
     ) -> Any:
         """The module that ``build`` makes of the part's config; diffusers' annotation allows a tuple as well.
 
-        ``channels_last``: lay its convolutions out as oneDNN computes them fastest.
+        ``channels_last``: lay its convolutions out as oneDNN computes them fastest. ``lower``: compute in
+        ``precision``. In fp16 a VAE whose config says ``force_upcast`` stays float32: fp16 may not hold its numbers.
         """
         import torch
 
         with reporting(self.folder.path / part / "config.json"):
             config = self._config(part)
-            module = load(lambda: build(config), self.folder.weights(part), adapt=adapt)
+            lower = lower and not (self.precision == "fp16" and config.get("force_upcast"))
+            dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision) if lower else None
+            module = load(lambda: build(config), self.folder.weights(part), adapt=adapt, dtype=dtype)
         if channels_last and self.device.type == "cpu":
             module.to(memory_format=torch.channels_last)
-        return lowered(module.to(self.device), self.precision)
+        module.to(self.device)
+        return module if dtype is None else lowered(module, dtype)
 
 
 def best_precision(device: torch.device) -> str:
     """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32"."""
     import torch
 
-    from ..clap.bulk import fast_dtype
+    from ..checkpoints.tensors import fast_dtype
 
     return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(fast_dtype(device), "fp32")
 
 
-def lowered(module: Any, precision: str) -> Any:
-    """``module`` with parameters in ``precision``. It takes and returns float32, so that nobody else needs to know.
-
-    Buffers (windows, means) stay as they are. In fp16 a VAE whose config says ``force_upcast`` stays float32, as its
-    numbers may be beyond what fp16 holds.
-    """
+def lowered(module: Any, dtype: torch.dtype) -> Any:
+    """``module``, whose parameters are ``dtype``, made to take and return float32: nobody else needs to know."""
     import torch
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    if precision == "fp32" or precision == "fp16" and getattr(module.config, "force_upcast", False):
-        return module
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(dtype)
     # A VAE is called by its methods, which lead into its children.
     for called in module.children() if hasattr(module, "decode") else [module]:
         called.register_forward_pre_hook(functools.partial(_lower_inputs, dtype), with_kwargs=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -103,6 +104,23 @@ def test_each_part_takes_and_gives_float32(tiny_folder: Path) -> None:
     fp16 = LatentDiffusion.from_folder(tiny_folder, "cpu", "fp16")
     assert {parameter.dtype for parameter in fp16.vae.parameters()} == {torch.float32}  # force_upcast
     assert {parameter.dtype for parameter in fp16.unet.parameters()} == {torch.float16}
+
+
+def test_the_phases_of_the_spectral_vocoder_are_not_rounded() -> None:
+    model = audioldm.build_model(device="cpu", precision="bf16")
+    assert {parameter.dtype for parameter in model.vocoder.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
+def test_what_is_rounded_leaves_nothing_of_its_file_in_memory(tiny_folder: Path, tmp_path: Path) -> None:
+    def mapped(precision: str) -> list[str]:
+        folder = shutil.copytree(tiny_folder, tmp_path / precision)  # other tests keep the files of tiny_folder open
+        model = LatentDiffusion.from_folder(folder, "cpu", precision)
+        _ = model.unet, model.vae, model.vocoder
+        lines = Path("/proc/self/maps").read_text().splitlines()
+        return [line for line in lines if str(folder) in line and line.endswith(".safetensors")]
+
+    assert mapped("bf16") == [] != mapped("fp32")
 
 
 def test_one_runaway_does_not_clip_its_neighbours() -> None:
