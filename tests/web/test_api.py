@@ -33,7 +33,9 @@ def connect(site: Site, tmp_path: Path) -> Iterator[Any]:
     clients = []
 
     def connect() -> Any:
-        clients.append(gradio_client.Client(site.url, verbose=False, download_files=str(tmp_path)))
+        slow = {"timeout": 60}  # on a busy machine
+        client = gradio_client.Client(site.url, verbose=False, download_files=str(tmp_path), httpx_kwargs=slow)
+        clients.append(client)
         return clients[-1]
 
     yield connect

@@ -123,7 +123,7 @@ CASES = [
 def visitor(site: Site) -> Iterator[Any]:
     """One visitor for all of these, whose next sound is made in spite of them, and of whom no file is left."""
     before = set(site.kept())
-    client = gradio_client.Client(site.url, verbose=False)
+    client = gradio_client.Client(site.url, verbose=False, httpx_kwargs={"timeout": 60})
     yield client
     _, files = client.predict(words="rain", duration=1, api_name="/generate")
     assert len(files) == 2
