@@ -9,12 +9,11 @@ that a bad prompt or option is refused before that takes its seconds.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -25,11 +24,12 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from .inputs.sounds import Original
-    from .latent_diffusion.editing import Region, Source
+    from .latent_diffusion.editing import Source
     from .latent_diffusion.model import LatentDiffusion
-    from .latent_diffusion.sampling import Predict
+    from .latent_diffusion.sampling import Predict, Scheduler, Solver
     from .options import GenerateOptions
 
+T = TypeVar("T")
 OnStep = Callable[[], object]
 
 AT_ONCE = 4  # sounds of a batch; more save little: on a CPU with bf16 4 take a quarter less time for each, 6 take 30 %
@@ -80,24 +80,25 @@ def denoise(
     seeds: Sequence[int],
     on_step: OnStep | None = None,
     negative: Tensor | None = None,
+    scheduler: Scheduler | None = None,
+    stop: int | None = None,
 ) -> Tensor:
     """Latents (B, C, T, F) for the condition ``vector`` (1, 512), all noise of each drawn from one of B ``seeds``.
 
-    ``negative`` (1, 512): the condition to avoid; None: the condition of the empty text.
+    ``negative`` (1, 512): the condition to avoid; None: the condition of the empty text. ``scheduler``: a new one, to
+    go on with after ``stop`` steps.
     """
     from .latent_diffusion import sampling
     from .latent_diffusion.codec import latent_shape
 
     generators = [sampling.upstream_generator(seed) for seed in seeds]
     noise = sampling.draw(latent_shape(model, options.duration), generators).to(model.device)
-    scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
+    scheduler = scheduler or sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
     predict = _predictor(model, vector, options, negative)
-    return sampling.clamp_runaway(sampling.denoise(predict, scheduler, noise, generators, on_step=on_step))
+    return sampling.denoise(predict, scheduler, noise, generators, on_step=on_step, stop=stop)
 
 
-def _predictor(
-    model: LatentDiffusion, vector: Tensor, options: GenerateOptions, negative: Tensor | None
-) -> Predict:
+def _predictor(model: LatentDiffusion, vector: Tensor, options: GenerateOptions, negative: Tensor | None) -> Predict:
     """The UNet under guidance; where there is none, the unconditional vector is not read."""
     from .latent_diffusion.codec import window_length
     from .latent_diffusion.sampling import predictor
@@ -111,9 +112,9 @@ def _predictor(
 
 def decode(model: LatentDiffusion, latents: Tensor, duration: float) -> np.ndarray:
     """Latents (1, C, T, F) -> float32 (N,), exactly ``round(duration * 16000)`` samples, within ±0.99."""
-    from .latent_diffusion.codec import finish, to_mel, vocode
+    from .latent_diffusion.codec import clamp_runaway, finish, to_mel, vocode
 
-    return finish(vocode(model, to_mel(model, latents)), duration)
+    return finish(vocode(model, to_mel(model, clamp_runaway(latents))), duration)
 
 
 def rank(model: LatentDiffusion, waves: Sequence[np.ndarray], vector: Tensor) -> list[float]:
@@ -135,10 +136,11 @@ def generate(
     """Sounds for the condition ``vector`` (1, 512), each as soon as it is made.
 
     Sounds and candidates are denoised ``batch_size(model)`` at a time, each with the noise of its own seed, and decoded
-    one by one. The same seed gives the same bytes in any company.
+    one by one. The same seed gives the same bytes in any company. Candidates are ranked by CLAP after
+    ``options.ranked_after`` steps, and only the best is denoised further.
 
     Args:
-        on_step: called options.steps_run * batchsize * n_candidates times.
+        on_step: called ``options.evaluations`` times; with one candidate, if the model cannot rank them.
         negative: (1, 512), the condition to avoid.
         original: the sound that every mode but generation begins with, from read_original.
         frugal: release the memory of CLAP before the UNet is loaded, and the UNet's before the last sound is decoded;
@@ -161,22 +163,12 @@ def generate(
         from .latent_diffusion.editing import prepare
 
         source = prepare(model, original, options)
-    seeds = [
-        noise_seed(options.seed, item, candidate)
-        for item in range(options.batchsize)
-        for candidate in range(options.n_candidates)
-    ]
-    latents_for = functools.partial(_denoise, model, vector, options, negative=negative, source=source)
-    made = _make(model, options, seeds, latents_for, on_step, source, frugal)
-    for item in range(options.batchsize):
-        waves, gains = zip(*itertools.islice(made, options.n_candidates), strict=True)
-        ranks = rank(model, waves, vector) if len(waves) > 1 else []
-        best = int(np.argmax(ranks)) if ranks else 0
-        if gains[best] < 1:
-            softer = -20 * np.log10(gains[best])
+    on_step = on_step or (lambda: None)
+    for sound in _Run(model, vector, options, negative, source, frugal, on_step, batch_size(model)).sounds():
+        if sound.gain < 1:
+            softer = -20 * np.log10(sound.gain)
             on_note(f"the new part is beyond full scale: the whole sound is made {softer:.1f} dB softer")
-        seed = seeds[item * options.n_candidates + best]
-        yield Sound(waves[best], item, best, seed, ranks[best] if ranks else None, gains[best])
+        yield sound
 
 
 def batch_size(model: LatentDiffusion) -> int:
@@ -199,66 +191,110 @@ def batch_size(model: LatentDiffusion) -> int:
     return AT_ONCE if model.device.type == "mps" or model.precision == "bf16" else 1  # float16 on a CPU is slow
 
 
-def _make(
-    model: LatentDiffusion,
-    options: GenerateOptions,
-    seeds: Sequence[int],
-    latents_for: Callable[[Sequence[int], OnStep | None], tuple[Tensor, Region | None]],
-    on_step: OnStep | None,
-    source: Source | None,
-    frugal: bool,
-) -> Iterator[tuple[np.ndarray, float]]:
-    """The wave of each seed, float32 (N,), and its gain; ``batch_size(model)`` seeds are denoised at once.
+@dataclass(frozen=True)
+class _Run:
+    """One call of ``generate``: what its batches have in common, and what is done with them."""
 
-    ``latents_for``: ``_denoise`` for the seeds of one batch. ``frugal``: whether to release the UNet's memory before
-    the decoder and the vocoder are loaded for the last ones.
-    """
-    from .latent_diffusion.codec import finish_kept, vocode
+    model: LatentDiffusion
+    vector: Tensor
+    options: GenerateOptions
+    negative: Tensor | None
+    source: Source | None
+    frugal: bool
+    on_step: OnStep
+    at_once: int  # sounds of a batch
 
-    at_once = batch_size(model)
-    # Matrix products are cut into pieces by the number of rows, and their sums rounded accordingly, so that all batches
-    # must have one size. Not so oneDNN's for bf16.
-    same_in_any_batch = model.device.type == "cpu" and model.precision == "bf16"
-    for start in range(0, len(seeds), at_once):
-        group = list(seeds[start : start + at_once])
-        filled = group if same_in_any_batch else group + group[-1:] * (at_once - len(group))
-        step = None if on_step is None else functools.partial(_repeat, on_step, len(group))
-        latents, region = latents_for(filled, step)
-        if frugal and start + at_once >= len(seeds):
-            model.release("unet")
-        for one in latents[: len(group)].split(1):
-            if source is not None and region is not None:
-                from .latent_diffusion.editing import inpainted_mel, put_back
+    def sounds(self) -> Iterator[Sound]:
+        """The nearest candidate of each sound; those that were ranked early are made ready, a batch at once."""
+        made, options = self.candidates(), self.options
+        best = (
+            max(itertools.islice(made, options.n_candidates), key=lambda one: one.sound.similarity or 0)
+            for _ in range(options.batchsize)
+        )
+        if options.ranked_after == options.steps_run:
+            yield from (one.sound for one in best)
+        while group := list(itertools.islice(best, self.at_once)):
+            yield from self.finish(group)
 
-                wave = vocode(model, inpainted_mel(model, source, region, one))
-                yield finish_kept(put_back(source, region, wave), options.duration)
-            else:
-                yield decode(model, one, options.duration), 1.0
+    def candidates(self) -> Iterator[_Candidate]:
+        """Each sound's candidates, after ``ranked_after`` steps, as they are then expected to sound in the end."""
+        order = list(itertools.product(range(self.options.batchsize), range(self.options.n_candidates)))
+        for start in range(0, len(order), self.at_once):
+            places = order[start : start + self.at_once]
+            seeds = [noise_seed(self.options.seed, *place) for place in places]
+            latents, solver = self.begin(self.filled(seeds), self.step(len(seeds)))
+            if self.frugal and solver is None and start + self.at_once >= len(order):
+                self.model.release("unet")
+            for row, (place, seed) in enumerate(zip(places, seeds, strict=True)):
+                wave, gain = self.wave(latents[row : row + 1])
+                similarity = rank(self.model, [wave], self.vector)[0] if self.options.n_candidates > 1 else None
+                yield _Candidate(Sound(wave, *place, seed, similarity, gain), solver, row)
+
+    def begin(self, seeds: Sequence[int], on_step: OnStep | None) -> tuple[Tensor, Solver | None]:
+        """Latents (B, C, T, F) of B seeds; after early steps those that are expected in the end, and their solver.
+
+        A transfer of strength 1 keeps only the sound's length.
+        """
+        from .latent_diffusion import editing, sampling
+
+        model, options = self.model, self.options
+        predict = _predictor(model, self.vector, options, self.negative)
+        if self.source is not None and self.source.region is not None:
+            return editing.inpaint(model, predict, options, seeds, self.source, self.source.region, on_step), None
+        scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
+        if self.source is None or options.steps_run == options.ddim_steps:
+            latents = denoise(model, self.vector, options, seeds, on_step, self.negative, scheduler, self.stop)
+        else:
+            latents = editing.transfer(predict, scheduler, options, seeds, self.source, on_step, self.stop)
+        if options.ranked_after < options.steps_run and isinstance(scheduler, sampling.Solver):
+            return scheduler.estimate, scheduler
+        return latents, None
+
+    def finish(self, group: Sequence[_Candidate]) -> Iterator[Sound]:
+        """The sounds of candidates that are denoised further."""
+        from .latent_diffusion import sampling
+
+        rows = [(one.solver, one.row) for one in group if one.solver is not None]
+        solver = sampling.Solver.joined(self.filled(rows))
+        latents = sampling.denoise(
+            _predictor(self.model, self.vector, self.options, self.negative), solver, solver.latents, (),
+            on_step=self.step(len(group)), start=self.stop,
+        )  # fmt: skip
+        if self.frugal and group[-1].sound.item == self.options.batchsize - 1:
+            self.model.release("unet")
+        for one, final in zip(group, latents[: len(group)].split(1), strict=True):
+            wave, gain = self.wave(final)
+            similarity = rank(self.model, [wave], self.vector)[0]
+            yield dataclasses.replace(one.sound, wave=wave, gain=gain, similarity=similarity)
+
+    def wave(self, latents: Tensor) -> tuple[np.ndarray, float]:
+        """Latents (1, C, T, F) -> float32 (N,), with the source's own samples where they are kept, and its gain."""
+        if self.source is None or self.source.region is None:
+            return decode(self.model, latents, self.options.duration), 1.0
+        from .latent_diffusion.editing import inpainted_wave
+
+        return inpainted_wave(self.model, self.source, self.source.region, latents, self.options.duration)
+
+    @property
+    def stop(self) -> int:
+        """The first step, of all that the sampler has, after the candidates are ranked."""
+        return self.options.ddim_steps - self.options.steps_run + self.options.ranked_after
+
+    def step(self, count: int) -> OnStep:
+        """What is to be called after each step of ``count`` sounds."""
+        return lambda: [self.on_step() for _ in range(count)]
+
+    def filled(self, rows: Sequence[T]) -> list[T]:
+        """``rows``, the last repeated where all batches must have one size.
+
+        The number of rows decides how the sums of matrix products are rounded, but not in oneDNN's for bf16.
+        """
+        if self.model.device.type == "cpu" and self.model.precision == "bf16":
+            return list(rows)
+        return [*rows, *[rows[-1]] * (self.at_once - len(rows))]
 
 
-def _repeat(call: OnStep, count: int) -> None:
-    for _ in range(count):
-        call()
-
-
-def _denoise(
-    model: LatentDiffusion,
-    vector: Tensor,
-    options: GenerateOptions,
-    seeds: Sequence[int],
-    on_step: OnStep | None,
-    negative: Tensor | None,
-    source: Source | None,
-) -> tuple[Tensor, Region | None]:
-    """Latents (B, C, T, F) for B seeds, and what of the source is to be put back into their sounds.
-
-    A transfer of strength 1 keeps only the sound's length.
-    """
-    if source is None or (options.mode == "transfer" and options.steps_run == options.ddim_steps):
-        return denoise(model, vector, options, seeds, on_step, negative), None
-    from .latent_diffusion import editing
-
-    predict = _predictor(model, vector, options, negative)
-    if source.region is not None:
-        return editing.inpaint(model, predict, options, seeds, source, source.region, on_step), source.region
-    return editing.transfer(model, predict, options, seeds, source, on_step), None
+class _Candidate(NamedTuple):
+    sound: Sound
+    solver: Solver | None  # of its batch, if it is ranked early
+    row: int  # its place in that batch

@@ -1,7 +1,7 @@
 """Seconds per stage, and peak memory, of one prompt: ``python benchmarks/stages.py -t examples/dog.jpg``.
 
-Stages are those of audioldm/generation.py. Importing happens inside them, when a part is first needed; its time
-is taken apart by watching import statements. What loading an encoder costs is its first use less its second.
+Stages are the functions of a run that have these names. Importing happens inside them, when a part is first needed;
+its time is taken apart by watching import statements. What loading an encoder costs is its first use less its second.
 """
 
 from __future__ import annotations
@@ -38,6 +38,15 @@ class Stopwatch:
         imported = self.seconds["import"] - imported
         self.seconds[name] += time.perf_counter() - began - imported
 
+    def timed(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """``function``, whose seconds go to the stage ``name``."""
+
+        def call(*args: Any, **kwargs: Any) -> Any:
+            with self.stage(name):
+                return function(*args, **kwargs)
+
+        return call
+
     def second(self, name: str, use: Callable[[], Any]) -> Any:
         """What ``use`` gives; its second run is the stage ``name``, and what the first took more is "load"."""
         with self.stage("load"):
@@ -70,9 +79,12 @@ def main() -> None:
     args = parser.parse_args()
 
     watch = Stopwatch()
+    import numpy as np
+
     from audioldm import generation, pipeline
     from audioldm.conditioning import condition
     from audioldm.inputs.prompt import read_prompt
+    from audioldm.latent_diffusion import sampling
     from audioldm.options import GenerateOptions
     from audioldm.outputs.destination import make_record
     from audioldm.utils import save_wave
@@ -84,20 +96,15 @@ def main() -> None:
         prompt = read_prompt(args.text)
         _ = model.unet, model.vae, model.vocoder, model.unconditional
     vector = watch.second("condition", lambda: condition(model, prompt))
-    waves = []
-    for candidate in range(options.n_candidates):
-        with watch.stage("denoise"):
-            seed = generation.noise_seed(options.seed, 0, candidate)
-            latents = generation.denoise(model, vector, options, [seed])
-        with watch.stage("decode"):
-            waves.append(generation.decode(model, latents, options.duration))
-    best = 0
-    if len(waves) > 1:
-        similarities = watch.second("rank", lambda: generation.rank(model, waves, vector))
-        best = similarities.index(max(similarities))
+    if options.n_candidates > 1:
+        with watch.stage("load"):
+            generation.rank(model, [np.zeros(8000, np.float32)], vector)
+    for place, name in ((sampling, "denoise"), (generation, "decode"), (generation, "rank")):
+        setattr(place, name, watch.timed(name, getattr(place, name)))
+    (sound,) = generation.generate(model, vector, options)
     with watch.stage("write"), tempfile.TemporaryDirectory() as folder:
         make_record(model, prompt, None, options)
-        save_wave(waves[best][None, None], folder)
+        save_wave(sound.wave[None, None], folder)
 
     for name, seconds in watch.seconds.items():
         print(f"{name:10} {seconds:7.2f} s")

@@ -116,16 +116,18 @@ def test_the_benchmark_does_what_the_command_does(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from audioldm import generation
+    from audioldm.latent_diffusion import sampling
 
     monkeypatch.setattr("builtins.__import__", __import__)  # the stopwatch replaces it: put it back at the end
     calls = []
-    for verb in ("denoise", "decode", "rank"):
-        real = getattr(generation, verb)
-        monkeypatch.setattr(generation, verb, lambda *a, v=verb, f=real: (calls.append(v), f(*a))[1])
+    for place, verb in ((sampling, "denoise"), (generation, "decode"), (generation, "rank")):
+        real = getattr(place, verb)  # which the stopwatch replaces, too
+        monkeypatch.setattr(place, verb, lambda *a, v=verb, f=real, **more: (calls.append(v), f(*a, **more))[1])
+    monkeypatch.setattr(generation, "batch_size", lambda model: 1)
     stages = runpy.run_path(str(Path(audioldm.__file__).parents[1] / "benchmarks" / "stages.py"))
     monkeypatch.setattr(sys, "argv", ["stages", "--model_name", str(tiny_folder), "-dur", "0.5", "-n", "3"])
     stages["main"]()
-    assert calls == ["denoise", "decode"] * 3 + ["rank"] * 2  # the first "rank" reads its encoder
+    assert calls == ["rank", *["denoise", "decode", "rank"] * 4]  # the first "rank" reads its encoder
     seconds = dict(re.findall(r"(\w+) +(\d+\.\d+) s", capsys.readouterr().out))
     assert list(seconds) == [*stages["STAGES"], "together"]
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 ROOT = Path(__file__).resolve().parents[1]
 PROGRAM = "import sys; from audioldm.web.command import main; sys.exit(main(sys.argv[1:]))"
@@ -39,7 +40,7 @@ class Site:
 
     def kept(self) -> list[Path]:
         """All files of visitors."""
-        return [path for path in self.files.rglob("*") if path.is_file()]
+        return [Path(folder, name) for folder, _, names in os.walk(self.files) for name in names]
 
     def memory(self) -> float:
         """Resident megabytes."""
@@ -56,13 +57,14 @@ def free_port() -> int:
 
 def start(folder: Path, *arguments: str, **environment: str) -> Site:
     pytest.importorskip("gradio", reason="Gradio is not installed (the extra web)")
-    files, port, log = folder / "files", free_port(), folder / "connections"
+    files, here, port, log = folder / "files", folder / "here", free_port(), folder / "connections"
     files.mkdir(parents=True)
+    here.mkdir()
     log.touch()
     (folder / "sitecustomize.py").write_text(WATCH.format(log=str(log)))
     variables = {**os.environ, "TMPDIR": str(files), "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", **environment}
     command = [sys.executable, "-c", PROGRAM, "--port", str(port), *arguments]
-    process = subprocess.Popen(command, cwd=folder, env=variables, text=True, stdout=subprocess.PIPE, stderr=None)
+    process = subprocess.Popen(command, cwd=here, env=variables, text=True, stdout=subprocess.PIPE, stderr=None)
     assert process.stdout is not None
     address = process.stdout.readline().strip()
     assert address == f"http://127.0.0.1:{port}/"
@@ -72,9 +74,17 @@ def start(folder: Path, *arguments: str, **environment: str) -> Site:
 def stop(site: Site) -> int:
     site.process.send_signal(signal.SIGTERM)
     try:
-        return site.process.wait(timeout=30)
+        return site.process.wait(timeout=120)
     finally:
         site.process.kill()
+
+
+def raw(site: Site, **values: Any) -> str:
+    """What the server answers to a request that is not a client's, field by field."""
+    info = requests.get(f"{site.url}gradio_api/info", timeout=20).json()["named_endpoints"]["/generate"]
+    data = [values.get(one["parameter_name"], one["parameter_default"]) for one in info["parameters"]]
+    begun = requests.post(f"{site.url}gradio_api/call/generate", json={"data": data}, timeout=20).json()
+    return requests.get(f"{site.url}gradio_api/call/generate/{begun['event_id']}", timeout=60).text
 
 
 def wait_until(condition: Any, seconds: float = 30) -> bool:

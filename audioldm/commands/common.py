@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import io
 import logging
 import os
@@ -61,7 +62,9 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
         return BAD_INPUT
     try:
         with _configured_logging(debug):
-            return run()
+            code = run()
+            sys.stdout.flush()
+            return code
     except InputError as error:
         _say(f"{name}: error: {_one_line(error)}")
         return BAD_INPUT
@@ -71,14 +74,15 @@ def command(run: Callable[[], int], as_program: bool, name: str = "audioldm") ->
             sys.stdout.flush()
             os._exit(INTERRUPTED)
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout is gone; let the interpreter's last flush succeed
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of stdout is gone
+        _forget_stdout()
         return FAILED
     except OSError as error:  # a full disk, a closed device …
         if debug:
             raise
         where = f": {error.filename}" if error.filename else ""
         _say(f"{name}: error: {error.strerror or _one_line(error)}{where}")
+        _forget_stdout()
         return FAILED
     except Exception as error:
         if debug:
@@ -104,13 +108,32 @@ def _open_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     if isinstance(sys.stderr, io.TextIOWrapper):
+        if sys.stderr is sys.__stderr__ and type(getattr(sys.stderr.buffer, "raw", None)) is io.FileIO:
+            raw = _Remarks(sys.stderr.fileno(), "w", closefd=False)
+            sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, line_buffering=True)
         sys.stderr.reconfigure(errors="backslashreplace")
 
 
+class _Remarks(io.FileIO):
+    """What cannot be written here is lost, and the run goes on: its results are elsewhere."""
+
+    def write(self, data: Any) -> int | None:
+        try:
+            return super().write(data)
+        except OSError:
+            return len(data)
+
+
+def _forget_stdout() -> None:
+    """If stdout cannot be written to, let the interpreter's last flush succeed: the exit code says it already."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def _say(text: str) -> None:
-    """Print a line to stderr, if it can be written to."""
-    with contextlib.suppress(OSError, ValueError):
-        print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)
 
 
 class _ToStderr(logging.Handler):
@@ -226,9 +249,9 @@ def given_options(values: dict[str, Any], original: Original | None) -> dict[str
     return given
 
 
-def steps(options: GenerateOptions) -> int:
+def steps(model: LatentDiffusion, options: GenerateOptions) -> int:
     """How often ``make`` calls ``on_step``."""
-    return options.steps_run * options.batchsize * options.n_candidates
+    return (options if model.folder.hears else dataclasses.replace(options, n_candidates=1)).evaluations
 
 
 def condition(

@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> int:
         conditions = condition(model, job)
         model.release("clip", "image_encoder")
         destination.write_embedding(conditions[0][0].cpu().numpy())
-        with Progress(steps(options), "step") as progress:
+        with Progress(steps(model, options), "step") as progress:
             for sound, record in make(model, job, options, conditions, began, progress.update, frugal=True):
                 progress.say(str(destination.write(sound.item, sound.wave, record)), sys.stdout)
     return 0

@@ -33,7 +33,8 @@ def read_vector(path: str | Path, name: str | None = None) -> np.ndarray:
     try:
         if file.stat().st_size > MAX_BYTES:
             raise InputError(f"{name} is too large to be one vector")
-        vector = np.load(file, allow_pickle=False)
+        with file.open("rb") as content:
+            vector = np.lib.format.read_array(content, allow_pickle=False)
     except InputError:
         raise
     except Exception:  # numpy raises all sorts on a damaged header

@@ -97,6 +97,12 @@ def encode(model: Codec, mel: Tensor) -> tuple[Tensor, Tensor]:
     return mean * scale, deviation * scale
 
 
+def clamp_runaway(latents: Tensor) -> Tensor:
+    """Clip latents (B, C, T, F) that have run away (beyond ±100) to ±10, as upstream does; leave others as they are."""
+    away = latents.abs().amax(dim=(1, 2, 3), keepdim=True) > 100
+    return torch.where(away, latents.clamp(-10, 10), latents)
+
+
 @torch.inference_mode()
 def to_mel(model: Codec, latents: Tensor) -> Tensor:
     """Latents (1, C, T, F) -> log-mel (1, 1, T * f, 64)."""

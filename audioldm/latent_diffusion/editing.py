@@ -14,13 +14,13 @@ from torch import Tensor
 from ..audio import FRAMES_PER_SECOND, HOP_LENGTH, N_FFT, SAMPLE_RATE, mel_filters
 from ..errors import InputError
 from . import sampling
-from .codec import compute_mel, encode, latent_shape, normalise, splice, to_mel
+from .codec import clamp_runaway, compute_mel, encode, finish_kept, latent_shape, normalise, splice, to_mel, vocode
 
 if TYPE_CHECKING:
     from ..inputs.sounds import Original
     from ..options import GenerateOptions
     from .model import LatentDiffusion
-    from .sampling import Predict
+    from .sampling import Predict, Scheduler
 
 FADE = 4  # mel frames, 40 ms: length of the fade from the kept to the new part
 
@@ -70,21 +70,22 @@ def prepare(model: LatentDiffusion, original: Original, options: GenerateOptions
 
 
 def transfer(
-    model: LatentDiffusion,
     predict: Predict,
+    scheduler: Scheduler,
     options: GenerateOptions,
     seeds: Sequence[int],
     source: Source,
     on_step: Callable[[], object] | None = None,
+    stop: int | None = None,
 ) -> Tensor:
     """Latents (B, C, T, F) of ``source`` with the last ``options.steps_run`` steps made new, for each of B seeds.
 
-    0 steps return the latents of the source as they are.
+    0 steps return the latents of the source as they are. ``stop``: the first step to leave to another call, with the
+    same ``scheduler``.
     """
     generators, clean = _begin(source, seeds)
-    scheduler = sampling.make_scheduler(model.scheduler, options.sampler, options.ddim_steps)
     return sampling.denoise_from(
-        predict, scheduler, sampling.clamp_runaway(clean), options.steps_run, generators, on_step=on_step
+        predict, scheduler, clamp_runaway(clean), options.steps_run, generators, on_step=on_step, stop=stop
     )
 
 
@@ -110,6 +111,14 @@ def inpainted_mel(model: LatentDiffusion, source: Source, region: Region, latent
     """Log-mel (1, 1, frames, 64) of inpainted latents (1, C, T, F), with that of ``source`` where it is kept."""
     keep = region.keep.to(model.device)
     return keep * source.mel + (1 - keep) * to_mel(model, latents)
+
+
+def inpainted_wave(
+    model: LatentDiffusion, source: Source, region: Region, latents: Tensor, duration: float
+) -> tuple[np.ndarray, float]:
+    """Inpainted latents (1, C, T, F) -> float32 (N,), with the source's samples where they are kept, and its gain."""
+    wave = vocode(model, inpainted_mel(model, source, region, latents))
+    return finish_kept(put_back(source, region, wave), duration)
 
 
 def put_back(source: Source, region: Region, wave: Tensor) -> Tensor:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -23,14 +24,9 @@ Predict = Callable[[Tensor, Tensor], Tensor]
 
 # What the UNet was trained with; every sampler takes these from the model's scheduler_config.json.
 TRAINED_WITH = (
-    "num_train_timesteps",
-    "beta_start",
-    "beta_end",
-    "beta_schedule",
-    "trained_betas",
-    "prediction_type",
+    "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type",
     "rescale_betas_zero_snr",
-)
+)  # fmt: skip
 
 
 def draw(shape: Sequence[int], noise: Noise) -> Tensor:
@@ -48,9 +44,9 @@ def draw(shape: Sequence[int], noise: Noise) -> Tensor:
 def upstream_generator(seed: int) -> torch.Generator:
     """The generator of one sound's noise, in the state in which upstream draws the first noise of one text.
 
-    Before that, upstream encodes 10 s of silence, which draws noise for its latents, and draws one number for each of
-    two copies of the prompt, to drop it at random. None of this is done here, but the numbers are drawn, so that the
-    same seed gives upstream's own sound (with --sampler ddim, one sound and one candidate).
+    Before that, upstream draws noise for the latents of 10 s of silence, and a number for each of two copies of the
+    prompt, to drop it at random. They are drawn here too, so that the same seed gives upstream's own sound (with
+    --sampler ddim, one sound and one candidate).
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     torch.randn(1, 8, 256, 16, generator=generator)
@@ -67,7 +63,6 @@ class Scheduler(Protocol):
 
     def begin(self, index: int) -> None:
         """Prepare for the step ``index``, from 0, the noisiest."""
-        ...
 
     def level(self, index: int) -> tuple[float, float]:
         """Shares of signal and of noise (their squares sum to 1) before step ``index``."""
@@ -100,12 +95,9 @@ class DDIM:
         self.alphas = DDIMScheduler(**trained).alphas_cumprod  # squares of the signal's share
         self.prediction_type = trained.get("prediction_type", "epsilon")
         if self.prediction_type not in ("epsilon", "v_prediction"):
-            raise InputError(
-                f"DDIM cannot use a network that predicts {self.prediction_type}; try --sampler unipc"
-            )
+            raise InputError(f"DDIM cannot use a network that predicts {self.prediction_type}; try --sampler unipc")
         last = 1.0 if config.get("set_alpha_to_one", True) else float(self.alphas[0])
-        total = len(self.alphas)
-        leading = config.get("timestep_spacing", "leading") == "leading"
+        total, leading = len(self.alphas), config.get("timestep_spacing", "leading") == "leading"
         if leading and total % steps == 0 and 10 <= steps < total:
             offset = config.get("steps_offset", 0)  # upstream: 1
             times = [total // steps * i + offset for i in reversed(range(steps))]
@@ -154,7 +146,29 @@ class Solver:
         return signal, sigma * signal
 
     def step(self, predicted: Tensor, timestep: Tensor, latents: Tensor, eta: float, noise: Noise) -> Tensor:
-        return self._scheduler.step(predicted, timestep, latents).prev_sample
+        self.latents = self._scheduler.step(predicted, timestep, latents).prev_sample
+        return self.latents
+
+    @property
+    def estimate(self) -> Tensor:
+        """The clean latents (B, C, T, F) that the last step took the network's prediction for."""
+        return self._scheduler.model_outputs[-1]
+
+    @staticmethod
+    def joined(rows: Sequence[tuple[Solver, int]]) -> Solver:
+        """The solver of a new batch: each row with the solver and place it had, after the same step, 2 or later."""
+        joined = copy.deepcopy(rows[0][0])
+        states = [solver._scheduler for solver, _ in rows]
+
+        def gather(values: Sequence[Tensor]) -> Tensor:
+            return torch.cat([value[row : row + 1] for value, (_, row) in zip(values, rows, strict=True)])
+
+        joined.latents = gather([solver.latents for solver, _ in rows])
+        outputs = zip(*(state.model_outputs for state in states), strict=True)
+        joined._scheduler.model_outputs = [gather(values) for values in outputs]
+        if hasattr(states[0], "last_sample"):  # of UniPC
+            joined._scheduler.last_sample = gather([state.last_sample for state in states])
+        return joined
 
 
 def _dpm_solver(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Solver:
@@ -162,11 +176,8 @@ def _dpm_solver(trained: Mapping[str, Any], config: Mapping[str, Any], steps: in
     from diffusers.schedulers.scheduling_dpmsolver_multistep import DPMSolverMultistepScheduler
 
     # At zero terminal SNR noise has no highest level, and Karras would spend most steps near infinity.
-    karras = not trained.get("rescale_betas_zero_snr", False)
-    spacing = _spacing(trained, steps)
-    return Solver(
-        DPMSolverMultistepScheduler(**trained, use_karras_sigmas=karras, timestep_spacing=spacing), steps
-    )
+    karras, spacing = not trained.get("rescale_betas_zero_snr", False), _spacing(trained, steps)
+    return Solver(DPMSolverMultistepScheduler(**trained, use_karras_sigmas=karras, timestep_spacing=spacing), steps)
 
 
 def _unipc(trained: Mapping[str, Any], config: Mapping[str, Any], steps: int) -> Solver:
@@ -223,12 +234,6 @@ def predictor(
     return predict_windows
 
 
-def clamp_runaway(latents: Tensor) -> Tensor:
-    """Clip latents (B, C, T, F) that have run away (beyond ±100) to ±10, as upstream does; leave others as they are."""
-    away = latents.abs().amax(dim=(1, 2, 3), keepdim=True) > 100
-    return torch.where(away, latents.clamp(-10, 10), latents)
-
-
 def add_noise(scheduler: Scheduler, clean: Tensor, index: int, noise: Noise) -> Tensor:
     """``clean`` (B, C, T, F) as noisy as before step ``index``; one draw."""
     signal, share = scheduler.level(index)
@@ -238,20 +243,19 @@ def add_noise(scheduler: Scheduler, clean: Tensor, index: int, noise: Noise) -> 
 @torch.inference_mode()
 def denoise(
     predict: Predict, scheduler: Scheduler, latents: Tensor, noise: Noise, *, eta: float = 1.0,
-    on_step: Callable[[], object] | None = None, start: int = 0,
+    on_step: Callable[[], object] | None = None, start: int = 0, stop: int | None = None,
     before_step: Callable[[int, Tensor], Tensor] | None = None,
 ) -> Tensor:  # fmt: skip
     """Denoise ``latents`` (B, C, T, F), standard normal unless ``start`` is above 0.
 
     Args:
-        noise: for the noise of each step, if the sampler adds any.
-        eta: of DDIM, 0 (no noise) to 1; upstream 1.
+        noise, eta: for the noise of each step, if the sampler adds any. DDIM's eta is 0 (none) to 1; upstream 1.
         on_step: called after each step.
-        start: the first step to run.
+        start, stop: the first step to run, and the first to leave to another call, with the same scheduler.
         before_step: (index, latents) -> latents, called before each step.
     """
     scheduler.begin(start)
-    for index, timestep in enumerate(scheduler.timesteps[start:], start):
+    for index, timestep in enumerate(scheduler.timesteps[start:stop], start):
         if before_step:
             latents = before_step(index, latents)
         predicted = predict(latents, timestep.to(latents.device))
@@ -268,17 +272,14 @@ def denoise_from(
 
     0 steps return ``clean``; all steps begin with noise alone. In between, the noise added has the level of the
     first step that is run, or with DDIM, as upstream, of the step before. Draws: the noise added, then each step's.
-    ``more``: eta and on_step of ``denoise``.
+    ``more``: eta, on_step and stop of ``denoise``.
     """
     start = len(scheduler.timesteps) - steps
     if not 0 <= start <= len(scheduler.timesteps):
         raise ValueError(f"{steps} of {len(scheduler.timesteps)} steps")
     if not steps:
         return clean
-    if not start:
-        latents = draw(clean.shape, noise).to(clean.device)
-    else:
-        latents = add_noise(scheduler, clean, start - scheduler.lag, noise)
+    latents = add_noise(scheduler, clean, start - scheduler.lag, noise) if start else draw(clean.shape, noise).to(clean)
     return denoise(predict, scheduler, latents, noise, start=start, **more)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import sys
 import threading
 import time
@@ -22,7 +23,10 @@ from ..errors import InputError
 if TYPE_CHECKING:
     from ..latent_diffusion.model import LatentDiffusion
 
-POLL_S = 0.25  # seconds between two looks at how far a request is
+AT_ONCE = 16  # requests that are begun: one has its turn with the model, the others fetch addresses or wait in line
+POLL_S, WAITING_S = 0.25, 1.0  # seconds between two looks at a request that works, and at one that waits
+
+WAITING = "Waiting for the model"
 
 log = logging.getLogger("audioldm")
 
@@ -31,8 +35,36 @@ class Cancelled(Exception):
     """The person who asked for it does not want it any more."""
 
 
+class Line:
+    """Who waits for the model. The turn goes to whoever has waited longest."""
+
+    def __init__(self) -> None:
+        self._moved = threading.Condition()
+        self._line: list[object] = []  # the first one has the turn
+
+    def ahead(self, who: object) -> int:
+        """How many have their turn before ``who``."""
+        with self._moved:
+            return self._line.index(who) if who in self._line else 0
+
+    @contextmanager
+    def turn(self, who: object, check: Callable[[], object] = lambda: None) -> Iterator[None]:
+        """The turn of ``who``, once it comes; whoever does not wait any more raises in ``check``."""
+        with self._moved:
+            self._line.append(who)
+        try:
+            with self._moved:
+                while not self._moved.wait_for(lambda: self._line[0] is who, POLL_S):
+                    check()
+            yield
+        finally:
+            with self._moved:
+                self._line.remove(who)
+                self._moved.notify_all()
+
+
 class Engine:
-    """Loads one model at a time, the one that was asked for last. ``lock`` is held while a request works with it."""
+    """Loads one model at a time, the one that was asked for last. Who works with it has the turn of ``line``."""
 
     def __init__(
         self, checkpoint: str | None, name: str | None, time_limit: float = 600.0, **how: Any
@@ -42,7 +74,8 @@ class Engine:
         ``time_limit``: seconds that one request may work. ``how``: device, precision and batch, as of
         registry.build_model. Raises InputError.
         """
-        self.time_limit, self.lock, self._how = time_limit, threading.Lock(), how
+        self.time_limit, self.line, self._how = time_limit, Line(), how
+        self.fetching = threading.BoundedSemaphore(AT_ONCE)  # a download that was cancelled may go on for a minute
         self.first = registry.build_model(checkpoint, model_name=name or registry.DEFAULT_MODEL, **how)
         self.default = self.first.folder.name  # no visitor sees its path
         self._loaded = (self.default, self.first)
@@ -83,7 +116,7 @@ class Engine:
         return registry.build_model(model_name=name, **self._how)
 
     def load(self, name: str | None) -> LatentDiffusion:
-        """As ``open``, and the memory of another model is free again; for the holder of ``lock``."""
+        """As ``open``, and the memory of another model is free again; for whoever has the turn."""
         model = self.open(name)
         wanted = self.default if name is None else name
         if wanted != self._loaded[0]:
@@ -93,7 +126,7 @@ class Engine:
 
     def warm_up(self) -> None:
         """Load what a picture needs, so that the first request does not wait for it. Says nothing if it fails."""
-        with self.lock:
+        with self.line.turn(self):
             try:
                 model = self.load(None)
                 _ = model.unet, model.vae, model.vocoder, model.unconditional, model.sha256
@@ -110,18 +143,34 @@ class Task:
     """One request, worked on in a thread of its own, while its owner looks at how far it is and may cancel it."""
 
     def __init__(self, engine: Engine, work: Callable[[Task], Any]) -> None:
-        """``work`` calls ``step`` often; what it returns is the result."""
+        """``work`` waits for its ``turn`` and then calls ``step`` often; what it returns is the result."""
         self.done, self.total = 0, 0  # steps
-        self.text = "Waiting for the model"
+        self.part, self.text = "", "Waiting"
         self._engine, self._work = engine, work
         self._result: Any = None
         self._error: Exception | None = None
         self._cancelled, self._finished = threading.Event(), threading.Event()
-        self._began = self._deadline = 0.0
+        self._began, self._deadline = 0.0, math.inf
+
+    @contextmanager
+    def turn(self) -> Iterator[None]:
+        """The time in which the model is this task's alone, once those before it are done. Raises Cancelled."""
+        self.text, self.total, self._deadline = WAITING, 0, math.inf
+        with self._engine.line.turn(self, self.check):
+            self._deadline = time.monotonic() + self._engine.time_limit
+            self.check()
+            yield
+
+    @property
+    def shown(self) -> str:
+        """What it is doing."""
+        if self.text != WAITING or not (ahead := self._engine.line.ahead(self)):
+            return self.part + self.text
+        return f"{self.part}{WAITING}, {ahead} request{'s' if ahead > 1 else ''} before yours"
 
     def begin(self, total: int) -> None:
         """From now on it is ``total`` steps."""
-        self.total, self._began = total, time.monotonic()
+        self.done, self.total, self._began = 0, total, time.monotonic()
 
     def step(self) -> None:
         """One step is done. Raises Cancelled, or InputError if the time is over."""
@@ -157,8 +206,8 @@ class Task:
             self.cancel()
 
     def wait(self) -> bool:
-        """Whether the work is over, after at most POLL_S seconds."""
-        return self._finished.wait(POLL_S)
+        """Whether the work is over, after at most a second."""
+        return self._finished.wait(POLL_S if self.total else WAITING_S)
 
     @property
     def result(self) -> Any:
@@ -169,10 +218,7 @@ class Task:
 
     def _run(self) -> None:
         try:
-            with self._engine.lock:
-                self._deadline = time.monotonic() + self._engine.time_limit
-                self.check()
-                self._result = self._work(self)
+            self._result = self._work(self)
         except (Cancelled, InputError) as error:
             self._error = error
         except Exception as error:

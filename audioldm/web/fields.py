@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import gradio as gr
 from gradio import component_meta
 from gradio.components import Component
+from gradio.data_classes import ListFiles
 
 from ..options import Option
 from .request import Upload
@@ -33,7 +34,12 @@ else:
 class _AsSent(Base):
     """A field for a file, which Gradio neither fetches from elsewhere nor decodes: our own readers do that."""
 
-    def preprocess(self, payload: Any) -> Upload | None:
+    def preprocess(self, payload: Any) -> Upload | list[Upload] | None:
+        if isinstance(payload, ListFiles):
+            return [upload for one in payload.root if (upload := self._sent(one)) is not None]
+        return self._sent(payload)
+
+    def _sent(self, payload: Any) -> Upload | None:
         if payload is None or not payload.path:
             return None
         path = Path(payload.path)
@@ -62,7 +68,7 @@ class Sound(_AsSent, gr.Audio):
 
 
 class File(_AsSent, gr.File):
-    """Any other file."""
+    """Any other file, or several."""
 
     def get_block_name(self) -> str:
         return "file"

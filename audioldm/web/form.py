@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from html import escape
 from pathlib import Path
@@ -27,7 +28,7 @@ from ..options import (
 )
 from .engine import Engine
 from .fields import Choice, File, Picture, Sound, field, span, weight
-from .request import Upload, for_page, named
+from .request import MAX_PICTURES, Upload, for_page, named
 from .sessions import Sessions
 
 PEAKS = 300  # of the waveform over which seconds are chosen
@@ -42,7 +43,9 @@ def prompt_fields(engine: Engine, folder: Path) -> dict[str, Any]:
     """Mode and prompts, by name of the field. ``folder`` is for copies of the examples."""
     modes = [(MODES_SHOWN[mode], mode) for mode in MODE.choices]
     fields: dict[str, Any] = {"mode": gr.Radio(modes, value=MODE.default, label=MODE.title.capitalize())}
-    fields["picture"] = Picture(label="Picture", sources=["upload", "clipboard", "webcam"], buttons=[], height=240)
+    fields["picture"] = Picture(
+        label="Picture", sources=["upload", "clipboard", "webcam"], buttons=[], height=240, elem_id="picture"
+    )
     with gr.Row():
         fields["url"] = gr.Textbox(label="Address of a picture", placeholder="https://example.org/sea.jpg", scale=4)
         fields["picture_weight"] = weight("Picture")
@@ -55,6 +58,8 @@ def prompt_fields(engine: Engine, folder: Path) -> dict[str, Any]:
     for option in EDITING[1:]:
         fields[option.name] = field(option, visible=False)
     fields["negative_prompt"] = field(NEGATIVE)
+    with gr.Accordion("Several pictures, a sound for each", open=False):
+        fields["pictures"] = File(label=f"Pictures, at most {MAX_PICTURES}", file_count="multiple", height=140)
     _examples(fields["picture"], folder)
     return fields
 
@@ -101,7 +106,8 @@ def _known(engine: Engine) -> str | None:
 
 def refusal(error: InputError) -> gr.Error:
     """What shows the sentence in the page and hands it to programs."""
-    return gr.Error(escape(for_page(str(error)), quote=False), print_exception=False)
+    sentence = re.sub(r"[<>]|&(?=[\w#])", lambda found: escape(found[0]), for_page(str(error)))  # it is shown as HTML
+    return gr.Error(sentence, print_exception=False)
 
 
 def connect(engine: Engine, sessions: Sessions, fields: dict[str, Any]) -> None:

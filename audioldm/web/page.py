@@ -12,10 +12,11 @@ from urllib.parse import quote
 
 import gradio as gr
 from gradio import themes
+from gradio.exceptions import InvalidPathError
 
 from ..commands.common import time_left
 from ..errors import InputError
-from .engine import Cancelled, Engine, Task
+from .engine import AT_ONCE, Cancelled, Engine, Task
 from .form import connect, prompt_fields, refusal, settings
 from .request import Upload, for_page
 from .results import Result, make_results
@@ -23,6 +24,7 @@ from .sessions import Sessions
 
 TITLE = "audioldm: a picture in, its sound out"
 SHOWN = 24  # results of a session that the page shows, the newest first
+PASTE = (Path(__file__).parent / "paste.js").read_text(encoding="utf-8")
 CSS = """
 progress { width: 100%; height: 1.2em; }
 .result img { width: 100%; height: 110px; }
@@ -34,10 +36,25 @@ def theme() -> themes.Base:
     return themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 
 
+class Page(gr.Blocks):
+    """Gradio's blocks, which answer in a sentence what no field can take."""
+
+    async def preprocess_data(self, *args: Any, **more: Any) -> Any:
+        try:
+            return await super().preprocess_data(*args, **more)
+        except gr.Error:
+            raise
+        except InvalidPathError:
+            sentence = "a file was not uploaded here, or has a name that begins with a dot; upload it as another"
+            raise gr.Error(sentence, print_exception=False) from None
+        except Exception as error:
+            raise gr.Error("a field was sent a value of a kind that it does not take") from error
+
+
 def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
     """The page over ``engine``, whose visitors' files are those of ``sessions``."""
     running = Running()
-    with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
+    with Page(title=TITLE, analytics_enabled=False) as page:
         gr.Markdown(f"# {TITLE}")
         with gr.Row():
             with gr.Column():
@@ -54,7 +71,7 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             [make.click, fields["words"].submit, fields["url"].submit],
             _named_inputs(_generator(engine, sessions, running), list(fields)),
             inputs=[history], inputs_kwargs=fields, outputs=[status, files, history],
-            api_name="generate", concurrency_id="engine", concurrency_limit=1, show_progress="minimal",
+            api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
         event.failure(running.fault, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
@@ -62,6 +79,7 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             running.cancel, outputs=status, cancels=[event], queue=False, api_name="cancel", show_progress="hidden"
         )
         connect(engine, sessions, fields)
+        page.load(None, js=PASTE, api_visibility="private")
 
         def leave(request: gr.Request) -> None:
             session = request.session_hash or ""
@@ -102,7 +120,7 @@ class Running:
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
     def generate(request: gr.Request, history: list[Result], **values: Any) -> Iterator[tuple[Any, Any, Any]]:
         session = request.session_hash or ""
-        for upload in values.values():
+        for upload in [*values.values(), *(values["pictures"] or ())]:
             if isinstance(upload, Upload):
                 sessions.keep(session, Path(upload.path))
         folder = sessions.new_folder(session)
@@ -112,7 +130,7 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
             with task.running():
                 while not task.wait():
                     yield _progress(task), gr.skip(), gr.skip()
-                results = task.result
+                results, failed = task.result
         except Cancelled:
             yield _said("Cancelled."), gr.skip(), gr.skip()
             return
@@ -122,7 +140,7 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
         finally:
             running.remove(session, task)
         paths = [str(path) for result in results for path in (result.wav, result.json)]
-        yield _finished(results), paths, [*results, *history][:SHOWN]
+        yield _finished(results, failed), paths, [*results, *history][:SHOWN]
 
     return generate
 
@@ -137,12 +155,12 @@ def _named_inputs(function: Any, names: list[str]) -> Any:
 
 def _progress(task: Task) -> str:
     if not task.total:
-        return f'<p role="status">{escape(task.text)} …</p>'
+        return f'<p role="status">{escape(task.shown)} …</p>'
     left = task.seconds_left
     more = "" if left is None else f", about {time_left(left)} left"
     return (
         f'<progress max="{task.total}" value="{task.done}" aria-label="Progress"></progress>'
-        f"<p>{escape(task.text)}: step {task.done} of {task.total}{more}</p>"
+        f"<p>{escape(task.shown)}: step {task.done} of {task.total}{more}</p>"
     )
 
 
@@ -150,15 +168,19 @@ def _said(text: str, role: str = "status") -> str:
     return f'<p role="{role}">{escape(text)}</p>'
 
 
-def _finished(results: list[Result]) -> str:
+def _finished(results: list[Result], failed: list[InputError]) -> str:
     count = "The sound is" if len(results) == 1 else f"{len(results)} sounds are"
-    return _said(f"{count} made.")
+    return _said(f"{count} made.") + "".join(_said(for_page(str(error)), role="alert") for error in failed)
 
 
 def _show_results(history: gr.State, fields: dict[str, Any]) -> None:
     @gr.render(inputs=[history], triggers=[history.change])
     def show(results: list[Result]) -> None:
+        before = None
         for result in results:
+            if result.packed not in (None, before):
+                gr.DownloadButton("These sounds as ZIP", str(result.packed), size="sm", key=f"{result.packed}")
+            before = result.packed
             with gr.Column(variant="panel", elem_classes="result"):
                 _show(result, fields)
 

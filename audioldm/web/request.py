@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from translator.files import printable
+from translator.files import is_data_uri, label, printable
 
 from ..commands.common import Job, given_options
 from ..conditioning import check_weights
@@ -18,14 +18,15 @@ from ..inputs.images import decode_image, load_image
 from ..inputs.prompt import Prompt, read_prompt
 from ..inputs.sounds import read_original
 from ..inputs.vector import read_vector
-from ..inputs.web import LIMITS
+from ..inputs.web import LIMITS, download
 from ..options import EDITING, MODE, SAMPLING, Option
 
 SOURCES = ("picture", "words", "sound", "vector")  # what is mixed, each with a weight, in this order
 MAX_WORDS = 10_000  # characters
+MAX_PICTURES = 24  # in one request, each with a sound of its own
 MAX_UPLOAD = 100_000_000  # bytes: ten minutes of a sound as WAV; a picture may have what one from the web may
 
-ADDRESS = re.compile(r"https?://|data:(?!\s)", re.I)
+ADDRESS = re.compile(r"https?://", re.I)
 
 OnNote = Callable[[str], object]
 
@@ -48,11 +49,28 @@ def named(upload: Upload) -> BinaryIO:
     return file
 
 
-def read_job(values: Mapping[str, Any], on_note: OnNote) -> Job:
+def fetch(values: Mapping[str, Any]) -> dict[str, bytes]:
+    """What lies at the addresses in the fields, by address. Raises InputError."""
+    texts = {_text(values, name) for name in ("url", "words", "negative_prompt")}
+    return {text: download(text) for text in texts if ADDRESS.match(text)}
+
+
+def each_picture(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The fields once for each of ``pictures``, as if it had come alone; or as they are. Raises InputError."""
+    pictures: list[Upload] = values.get("pictures") or []
+    if pictures and (values.get("picture") or _text(values, "url")):
+        raise InputError("give one picture or several, not both")
+    if len(pictures) > MAX_PICTURES:
+        raise InputError(f"one request may have {MAX_PICTURES} pictures, not {len(pictures)}")
+    return [{**values, "picture": picture} for picture in pictures] or [values]
+
+
+def read_job(values: Mapping[str, Any], fetched: Mapping[str, bytes], on_note: OnNote) -> Job:
     """The job that the fields say. Raises InputError.
 
     ``values``: picture, sound and vector (Upload or None), url, words and negative_prompt (str), the weight of each as
-    <name>_weight, translator, and options by name; what is missing or None is left to the model.
+    <name>_weight, translator, and options by name; what is missing or None is left to the model. ``fetched``: what
+    ``fetch`` returned for them.
     """
     given = {option.name: _plain(option, values.get(option.name)) for option in (*SAMPLING, *EDITING)}
     mode = given["mode"] = given["mode"] or MODE.default
@@ -65,8 +83,8 @@ def read_job(values: Mapping[str, Any], on_note: OnNote) -> Job:
         original = read_original(named(sound), mode, given["duration"], on_note)
     given = given_options(given, original)
     read: dict[str, Callable[[], Prompt | None]] = {
-        "picture": lambda: _picture(values.get("picture"), _text(values, "url"), on_note),
-        "words": lambda: _words_or_address(_text(values, "words"), on_note),
+        "picture": lambda: _picture(values.get("picture"), _text(values, "url"), fetched, on_note),
+        "words": lambda: _words_or_address(_text(values, "words"), fetched, on_note),
         "sound": lambda: read_prompt(audio_file=named(sound), on_note=on_note) if sound and not edits else None,
         "vector": lambda: _vector(values.get("vector")),
     }
@@ -79,7 +97,7 @@ def read_job(values: Mapping[str, Any], on_note: OnNote) -> Job:
         given,
         tuple(found.values()),
         None if weights == (1.0,) else check_weights(weights, len(found)),
-        _words_or_address(_text(values, "negative_prompt"), on_note),
+        _words_or_address(_text(values, "negative_prompt"), fetched, on_note),
         original,
         values.get("translator") or None,
     )
@@ -95,17 +113,19 @@ def _plain(option: Option, value: Any) -> Any:
 
 
 def for_page(sentence: str) -> str:
-    """An error of ours without the flags of the command, which a visitor does not know."""
-    return re.sub(r"--(?=\w)", "", re.sub(r" \(--?\w+\)|; give it with -\w\b", "", sentence))
+    """An error of ours without the flags and variables of the command, which a visitor does not know."""
+    return re.sub(r"--(?=\w)", "", re.sub(r" \(--?\w+\)|; (give it with -\w\b|AUDIOLDM_.*)", "", sentence))
 
 
 def _text(values: Mapping[str, Any], name: str) -> str:
     return str(values.get(name) or "").strip()
 
 
-def _words_or_address(text: str, on_note: OnNote) -> Prompt | None:
+def _words_or_address(text: str, fetched: Mapping[str, bytes], on_note: OnNote) -> Prompt | None:
     """As -t takes them, but for names of files."""
-    if ADDRESS.match(text):
+    if text in fetched:
+        return Prompt("image", text, decode_image(fetched[text], label(text), LIMITS, on_note=on_note))
+    if is_data_uri(text):
         return Prompt("image", text, load_image(text, on_note=on_note))
     if len(text) > MAX_WORDS:
         raise InputError(f"words may have {MAX_WORDS:,} characters, not {len(text):,}")
@@ -113,14 +133,14 @@ def _words_or_address(text: str, on_note: OnNote) -> Prompt | None:
     return Prompt("text", words, words) if words else None
 
 
-def _picture(upload: Upload | None, url: str, on_note: OnNote) -> Prompt | None:
+def _picture(upload: Upload | None, url: str, fetched: Mapping[str, bytes], on_note: OnNote) -> Prompt | None:
     if upload and url:
         raise InputError("give the picture or its address, not both")
-    if url and not ADDRESS.match(url):
+    if url and not (ADDRESS.match(url) or is_data_uri(url)):
         raise InputError("the address of a picture begins with http:// or https://")
     if not upload:
-        return _words_or_address(url, on_note)
-    name, data = printable(upload.name), named(upload).read()
+        return _words_or_address(url, fetched, on_note)
+    name, data = printable(upload.name, 100), named(upload).read()
     if len(data) > LIMITS.max_bytes:
         raise InputError(f"{name} has more than {LIMITS.max_bytes / 1e6:.0f} MB, the limit for pictures here")
     return Prompt("image", upload.name, decode_image(data, name, LIMITS, on_note=on_note))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from ..commands import common
 from ..errors import InputError
 from ..outputs.destination import Destination
 from ..registry import did_you_mean
-from .request import read_job
+from .request import each_picture, fetch, read_job
 
 if TYPE_CHECKING:
     from .engine import Engine, Task
@@ -41,16 +42,55 @@ class Result:
     seconds: float
     nearest: tuple[tuple[str, float], ...]  # known sounds with their cosine, where a picture was a prompt
     notes: tuple[str, ...]
+    packed: Path | None = None  # the ZIP file with all sounds of the request, if there are several
 
 
-def make_results(engine: Engine, task: Task, values: Mapping[str, Any], folder: Path) -> list[Result]:
-    """Make the sounds that the fields ask for, into ``folder``; for the holder of the engine's lock.
+def make_results(
+    engine: Engine, task: Task, values: Mapping[str, Any], folder: Path
+) -> tuple[list[Result], list[InputError]]:
+    """Make the sounds that the fields ask for, into ``folder``; and why some of several pictures have none.
 
-    Raises InputError, and Cancelled.
+    Addresses are fetched before the turn with the model: a slow server holds up nobody else. Between two pictures,
+    others have their turn. Raises InputError, and Cancelled.
     """
+    parts = each_picture(values)
+    with engine.fetching:
+        task.check()
+        task.text = "Fetching the picture"
+        fetched = fetch(values)
+    results: list[Result] = []
+    failed: list[InputError] = []
+    for number, part in enumerate(parts, 1):
+        task.part = f"{number} of {len(parts)}: " if len(parts) > 1 else ""
+        own = folder / f"{number:02d}" if len(parts) > 1 else folder
+        own.mkdir(exist_ok=True)
+        try:
+            with task.turn():
+                results += _make(engine, task, part, fetched, own)
+        except InputError as error:
+            failed.append(error)
+    if not results:
+        raise failed[0]
+    return _packed(results, folder), failed
+
+
+def _packed(results: list[Result], folder: Path) -> list[Result]:
+    """Several sounds, with a ZIP file of them all."""
+    if len(results) == 1:
+        return results
+    path = folder / "sounds.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in (file for result in results for file in (result.wav, result.json)):
+            archive.write(file, file.relative_to(folder))
+    return [replace(result, packed=path) for result in results]
+
+
+def _make(
+    engine: Engine, task: Task, values: Mapping[str, Any], fetched: Mapping[str, bytes], folder: Path
+) -> list[Result]:
     began, notes = time.perf_counter(), []
     task.text = "Reading the prompts"
-    job = read_job(values, notes.append)
+    job = read_job(values, fetched, notes.append)
     task.check()
     task.text = "Loading the model"
     model = engine.load(values.get("model_name") or None)
@@ -69,7 +109,7 @@ def make_results(engine: Engine, task: Task, values: Mapping[str, Any], folder: 
     vector = destination.write_embedding(conditions[0][0].cpu().numpy())
     assert vector is not None
     task.text = "Making the sound" if options.batchsize == 1 else "Making the sounds"
-    task.begin(common.steps(options))
+    task.begin(common.steps(model, options))
     results = []
     for sound, record in common.make(model, job, options, conditions, began, task.step, notes.append):
         wav = destination.write(sound.item, sound.wave, record)

@@ -166,7 +166,8 @@ def test_negative_prompts_of_rows(command) -> None:
 
 def run(*arguments: str, shell: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
     """The command in a process of its own; ``shell`` is what a shell is to do with its streams."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("HOME", "PYTHONIOENCODING")}
+    left_out = ("HOME", "PYTHONIOENCODING", "PYTHONUNBUFFERED")
+    kept = {name: value for name, value in os.environ.items() if name not in left_out}
     line = ["sh", "-c", f'"$@" {shell}', "sh", sys.executable, "-m", "audioldm", *arguments]
     return subprocess.run(line, capture_output=True, env={**kept, "PYTHONPATH": str(ROOT), **environment}, timeout=300)
 
@@ -179,6 +180,18 @@ def test_a_closed_stderr(tiny_folder: Path, shell: str) -> None:
     assert done.returncode == 0, done.stderr
     (wav,) = done.stdout.decode().split()
     assert soundfile.info(wav).frames == 8_000 and json.loads(Path(wav).with_suffix(".json").read_text())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_remarks_that_cannot_be_written_end_no_run() -> None:
+    """With the bundled model, a folder that is taken as words, a list and its failed row, each has a remark."""
+    Path("rain").mkdir()
+    done = run(*QUICK, "-t", "rain", shell="2>/dev/full")
+    assert done.returncode == 0 and soundfile.info(done.stdout.decode().strip()).frames == 8_000
+    Path("list.txt").write_text("rain\nnone.jpg\n")
+    done = run(*QUICK, "-t", "list.txt", shell="2>/dev/full")
+    assert done.returncode == 1 and len(done.stdout.split()) == 1
+    assert len(Path("output/manifest.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_closed_stdout(tiny_folder: Path) -> None:

@@ -4,15 +4,13 @@ import base64
 import os
 import random
 import resource
-import struct
 import time
 import urllib.parse
 import warnings
-import zlib
 
 import numpy as np
 import pytest
-from pictures import CORNERS, decode, encode, png_chunk, refused
+from pictures import CORNERS, decode, encode, huge, refused
 from PIL import Image, ImageFile
 
 from audioldm.errors import InputError
@@ -21,45 +19,6 @@ from audioldm.inputs.images import decode_image, load_image
 from audioldm.inputs.web import LIMITS, Limits
 
 # Hostile bytes
-
-
-def huge(format, side=60_000):
-    """The header of an image of side × side pixels, followed by next to nothing."""
-    if format == "PNG":
-        header = png_chunk(b"IHDR", struct.pack(">2I5B", side, side, 8, 2, 0, 0, 0))
-        return (
-            b"\x89PNG\r\n\x1a\n"
-            + header
-            + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
-            + png_chunk(b"IEND", b"")
-        )
-    if format == "GIF":
-        return b"GIF89a" + struct.pack("<2H3B", side, side, 0x80, 0, 0) + bytes(6) + gif_frame(side, side)
-    if format == "GIF frame":  # a small canvas around a huge frame
-        return b"GIF89a" + struct.pack("<2H3B", 8, 8, 0x80, 0, 0) + bytes(6) + gif_frame(side, side)
-    if format == "PPM":
-        return b"P6 %d %d 255\n" % (side, side) + bytes(100)
-    if format == "BMP":
-        information = struct.pack("<3I2H6I", 40, side, side, 1, 24, 0, 0, 0, 0, 0, 0)
-        return b"BM" + struct.pack("<3I", 1000, 0, 54) + information + bytes(99)
-    if format == "JPEG":
-        data = bytearray(encode(Image.new("RGB", (8, 8)), "JPEG"))
-        at = data.index(b"\xff\xc0")
-        data[at + 5 : at + 9] = struct.pack(">2H", side, side)
-        return bytes(data)
-    if format == "WEBP":
-        frames = [Image.new("RGBA", (8, 8), colour) for colour in ("red", "blue")]
-        data = bytearray(encode(frames[0], "WEBP", save_all=True, append_images=frames[1:]))
-        at = data.index(b"VP8X") + 12
-        data[at : at + 6] = (16_382).to_bytes(3, "little") * 2  # the largest that WebP knows
-        return bytes(data)
-    tags = {256: side, 257: side, 258: 8, 259: 1, 262: 1, 273: 8, 277: 1, 278: side, 279: 100}  # a TIFF
-    entries = b"".join(struct.pack("<2H2I", tag, 4, 1, value) for tag, value in tags.items())
-    return b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(104)
-
-
-def gif_frame(width, height):
-    return b"," + struct.pack("<4HB", 0, 0, width, height, 0) + b"\x02\x02\x4c\x01\x00;"
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "GIF frame", "PPM", "BMP", "JPEG", "TIFF", "WEBP"])

@@ -12,8 +12,9 @@ import torch
 import audioldm
 from audioldm import generation
 from audioldm.audio import log_mel
+from audioldm.latent_diffusion.codec import clamp_runaway
 from audioldm.latent_diffusion.model import LatentDiffusion, best_precision
-from audioldm.latent_diffusion.sampling import clamp_runaway, draw
+from audioldm.latent_diffusion.sampling import draw
 
 
 def test_bf16_changes_a_sound_far_less_than_another_seed_does() -> None:

@@ -43,3 +43,18 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         context.set_default_timeout(60_000)
         yield context
         context.close()
+
+
+@pytest.fixture
+def page(chromium: Any, site: Site) -> Iterator[Any]:
+    """The page, just opened; nothing that it asks for may lie elsewhere."""
+    page, elsewhere, faults = chromium.new_page(), [], []
+    own = (site.url, "data:", "blob:")
+    page.on("request", lambda request: None if request.url.startswith(own) else elsewhere.append(request.url))
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    page.goto(site.url)
+    page.get_by_role("button", name="Make the sound").wait_for()
+    yield page
+    assert not elsewhere and not faults
+    page.close()

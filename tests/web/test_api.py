@@ -5,8 +5,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,10 +18,12 @@ from urllib.parse import urlsplit
 import pytest
 import requests
 import soundfile
-from web_site import ROOT, Site, start, stop, wait_until
+from server import Server
+from web_site import ROOT, Site, raw, start, stop, wait_until
 
 gradio_client = pytest.importorskip("gradio_client")
 DOG, BARK = ROOT / "examples" / "dog.jpg", ROOT / "examples" / "dog.wav"
+META = {"_type": "gradio.FileData"}
 ENDLESS = {"words": "rain", "ddim_steps": 1000, "batchsize": 64}
 
 
@@ -29,7 +33,9 @@ def connect(site: Site, tmp_path: Path) -> Iterator[Any]:
     clients = []
 
     def connect() -> Any:
-        clients.append(gradio_client.Client(site.url, verbose=False, download_files=str(tmp_path)))
+        slow = {"timeout": 60}  # on a busy machine
+        client = gradio_client.Client(site.url, verbose=False, download_files=str(tmp_path), httpx_kwargs=slow)
+        clients.append(client)
         return clients[-1]
 
     yield connect
@@ -55,6 +61,21 @@ def test_a_picture_and_words_come_back_as_sounds_with_their_records(connect: Any
         ]  # fmt: skip
         assert about["options"]["seed"] == 7 and about["options"]["ddim_steps"] == 3  # the model's own default
         assert "/" not in json.dumps(about["prompts"])
+
+
+def test_several_pictures_get_a_sound_each(connect: Any, tmp_path: Path):
+    """The bytes that each would have alone; one that is damaged ends nothing."""
+    (tmp_path / "damaged.jpg").write_bytes(DOG.read_bytes()[:3_000])
+    photos = [DOG, tmp_path / "damaged.jpg", DOG.with_name("drums.jpg")]
+    given, client = {"duration": 1, "seed": 5, "words": "rain"}, connect()
+    sent = [gradio_client.handle_file(str(photo)) for photo in photos]
+    message, files = client.predict(pictures=sent, **given, api_name="/generate")
+    assert "2 sounds are made" in message and "damaged.jpg is damaged" in message
+    records = [json.loads(Path(about).read_text()) for about in files[1::2]]
+    assert [about["prompts"][0]["prompt"] for about in records] == ["dog.jpg", "drums.jpg"]
+    for photo, wav in zip(photos[::2], files[::2], strict=True):
+        ((alone, _),) = make(client, picture=gradio_client.handle_file(str(photo)), **given)
+        assert alone.read_bytes() == Path(wav).read_bytes()
 
 
 def test_the_page_makes_what_the_command_makes(connect: Any, tiny_folder: Path, tmp_path: Path):
@@ -85,6 +106,26 @@ def test_ten_at_once_get_their_own(connect: Any):
         wav, about = map(Path, job.result(timeout=120)[1])
         record = json.loads(about.read_text())
         assert record["options"]["seed"] == i and soundfile.info(wav).frames == 16_000 + 1_600 * i
+
+
+def test_a_slow_address_holds_up_nobody_else(connect: Any):
+    release, data = threading.Event(), DOG.read_bytes()
+
+    def slowly() -> Iterator[bytes]:
+        at = 0
+        while not release.wait(0.2):
+            yield data[at : at + 1]
+            at += 1
+        yield data[at:]
+
+    with Server() as server:
+        slow = connect().submit(url=server.stream("/slow.jpg", slowly()), duration=1, api_name="/generate")
+        assert wait_until(lambda: server.paths == ["/slow.jpg"])
+        assert len(make(connect(), words="rain", duration=1)) == 1
+        assert not slow.done()
+        release.set()
+        _, about = slow.result(timeout=60)[1]
+        assert json.loads(Path(about).read_text())["prompt"].endswith("/slow.jpg")
 
 
 def test_cancel_stops_the_sampler_and_the_next_one_is_served(connect: Any):
@@ -123,6 +164,8 @@ def test_a_client_that_is_killed_leaves_the_queue_working(site: Site, connect: A
         ({"words": "x", "negative_prompt": "y", "guidance_scale": 1}, "needs a guidance scale above 1$"),
         ({"url": "file:///etc/passwd"}, "begins with http"),
         ({"words": "x", "words_weight": 0}, "not all zero"),
+        ({"pictures": [gradio_client.handle_file(str(DOG))], "url": "http://example.org/"}, "one picture or several"),
+        ({"pictures": [gradio_client.handle_file(str(DOG))] * 25}, "may have 24 pictures, not 25"),
     ],
 )
 def test_faults_come_back_as_one_sentence(connect: Any, values: dict[str, Any], sentence: str):
@@ -130,36 +173,46 @@ def test_faults_come_back_as_one_sentence(connect: Any, values: dict[str, Any], 
         make(connect(), **values)
 
 
-def test_a_request_that_takes_too_long_is_ended(tiny_folder: Path, tmp_path: Path):
+def test_limits_of_time_and_of_addresses(tiny_folder: Path, tmp_path: Path):
     site = start(tmp_path, "--model_name", str(tiny_folder), "--device", "cpu", "--time_limit", "1")
     client = gradio_client.Client(site.url, verbose=False)
     with pytest.raises(gradio_client.exceptions.AppError, match="longer than the 1 seconds that this server allows"):
         make(client, **ENDLESS)
+    with pytest.raises(gradio_client.exceptions.AppError, match="has the address 127.0.0.1, which is not public$"):
+        make(client, url="http://127.0.0.1:1/dog.jpg")
     assert stop(site) == 0
     assert not site.kept()
-
-
-def raw(site: Site, **values: Any) -> str:
-    """What the server answers to a request that is not a client's, field by field."""
-    info = requests.get(f"{site.url}gradio_api/info", timeout=20).json()["named_endpoints"]["/generate"]
-    data = [values.get(one["parameter_name"], one["parameter_default"]) for one in info["parameters"]]
-    begun = requests.post(f"{site.url}gradio_api/call/generate", json={"data": data}, timeout=20).json()
-    return requests.get(f"{site.url}gradio_api/call/generate/{begun['event_id']}", timeout=60).text
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", str(DOG), "http://127.0.0.1:1/x.png", "HTTPS://example.org/x.png"])
 @pytest.mark.parametrize("name", ["picture", "sound", "vector"])
 def test_a_field_for_a_file_takes_uploads_only(site: Site, name: str, path: str):
-    answer = raw(site, words="x", **{name: {"path": path, "meta": {"_type": "gradio.FileData"}, "orig_name": "x"}})
+    answer = raw(site, words="x", **{name: {"path": path, "meta": META, "orig_name": "x"}})
     assert "event: error" in answer
-    assert "not uploaded" in answer or "is uploaded, not given by its address" in answer
+    assert "not uploaded here" in answer or "is uploaded, not given by its address" in answer
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["x.jpg", 7, [], {}, {"path": 7}, {"path": "\0", "meta": META}, {"path": "x", "meta": META, "orig_name": ["x"]}],
+)
+@pytest.mark.parametrize("field", ["picture", "sound", "vector", "words", "duration", "time_range"])
+def test_a_value_that_is_none_of_the_field(site: Site, field: str, value: Any):
+    said = raw(site, **{"words": "rain", field: value})
+    if "event: error" in said:
+        (line,) = re.findall(r"event: error\ndata: (.*)", said)
+        sentence = json.loads(line)["error"]
+        assert sentence.isprintable() and len(sentence) < 300
+        assert not re.search(r"Traceback|Error\b|gradio|/tmp|/work|[<>]", sentence), sentence
+    else:
+        assert "event: complete" in said and "/results/" in said
 
 
 @pytest.mark.parametrize("name", ["picture", "sound", "vector"])
 def test_a_folder_is_no_upload(site: Site, name: str):
     (root,) = site.files.glob("audioldm-web-*")
     for path in (root, root / "missing.png"):
-        answer = raw(site, words="x", **{name: {"path": str(path), "meta": {"_type": "gradio.FileData"}}})
+        answer = raw(site, words="x", **{name: {"path": str(path), "meta": META}})
         assert "event: error" in answer and "upload it again" in answer
 
 

@@ -6,7 +6,7 @@ import base64
 import io
 import json
 import re
-from collections.abc import Iterator
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,27 +29,16 @@ BYTES = """async (address) => {
     const bytes = new Uint8Array(await (await fetch(address)).arrayBuffer());
     return btoa(bytes.reduce((text, byte) => text + String.fromCharCode(byte), ""));
 }"""
+COPY = """async (data) => {
+    const bytes = Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+    await navigator.clipboard.write([new ClipboardItem({"image/png": new Blob([bytes], {type: "image/png"})})]);
+}"""
 NAMELESS = """() => [...document.querySelectorAll(
         "button, input, textarea, select, audio, img, [role=slider], progress")]
     .filter((one) => one.checkVisibility({visibilityProperty: true}) && one.type !== "file")
     .filter((one) => !(one.ariaLabel || one.alt || one.title || one.innerText?.trim() || one.labels?.length
         || one.closest("button, label")?.innerText?.trim() || one.closest("[aria-label], [aria-hidden=true]")))
     .map((one) => one.outerHTML.slice(0, 200))"""
-
-
-@pytest.fixture
-def page(chromium: Any, site: Site) -> Iterator[Any]:
-    """The page, just opened; nothing that it asks for may lie elsewhere."""
-    page, elsewhere, faults = chromium.new_page(), [], []
-    own = (site.url, "data:", "blob:")
-    page.on("request", lambda request: None if request.url.startswith(own) else elsewhere.append(request.url))
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.set_viewport_size({"width": 1280, "height": 1000})
-    page.goto(site.url)
-    make_button(page).wait_for()
-    yield page
-    assert not elsewhere and not faults
-    page.close()
 
 
 def make_button(page: Any) -> Any:
@@ -90,6 +79,35 @@ def test_drop_a_photo_press_and_hear(page: Any):
     page.wait_for_function("one => one.complete && one.naturalWidth > 0", arg=picture.element_handle())
 
 
+def test_paste_a_picture_with_the_keyboard_and_with_the_button(page: Any):
+    copied = base64.b64encode(small(DOG, "PNG")).decode()
+    page.evaluate(COPY, copied)
+    for _ in range(2):  # the second one takes the place of the first
+        page.keyboard.press("Control+V")
+        page.locator("#picture img[src*='image.png']").wait_for()
+    make(page)
+    assert record(page)["kind"] == "image"
+    page.get_by_role("button", name="Remove Image").click()
+    page.get_by_role("button", name="Paste from clipboard").click()
+    page.get_by_role("button", name="Remove Image").wait_for()
+    make(page)
+    assert record(page)["kind"] == "image"
+
+
+def test_several_pictures_and_their_sounds_as_a_zip(page: Any):
+    page.get_by_role("button", name="Several pictures, a sound for each").click()
+    page.locator("input[type=file][multiple]").set_input_files([DOG, DOG.with_name("drums.jpg")])
+    page.get_by_text("drums").first.wait_for()
+    make(page)
+    page.get_by_text("2 sounds are made.").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="These sounds as ZIP").click()
+    with zipfile.ZipFile(download.value.path()) as archive:
+        wavs = [name for name in archive.namelist() if name.endswith(".wav")]
+        assert len(wavs) == 2 and len(archive.namelist()) == 4
+        assert [len(soundfile.read(io.BytesIO(archive.read(wav)))[0]) for wav in wavs] == [80_000] * 2
+
+
 def test_weights_settings_and_the_history_of_the_session(page: Any):
     page.get_by_label("Words", exact=True).fill("rain")
     page.get_by_label("Words weight").fill("-0,5")
@@ -117,9 +135,9 @@ def test_weights_settings_and_the_history_of_the_session(page: Any):
     assert record(page)["kind"] == "audio"
 
 
-def small(path: Path) -> bytes:
+def small(path: Path, format: str = "JPEG") -> bytes:
     file = io.BytesIO()
-    Image.open(path).resize((160, 120)).save(file, "JPEG")
+    Image.open(path).resize((160, 120)).save(file, format)
     return file.getvalue()
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from audioldm.errors import InputError
 from audioldm.options import EDITING, MODEL, PROMPTS, SAMPLING
-from audioldm.web.request import Upload, for_page, read_job
+from audioldm.web.request import Upload, fetch, for_page, read_job
 
 
 def read(**values):
     notes: list[str] = []
-    return read_job(values, notes.append), notes
+    return read_job(values, fetch(values), notes.append), notes
 
 
 @pytest.mark.parametrize("words", ["/etc/passwd", "~", "..", "dog.jpg", "list.csv", "rain.wav", "models", "file:///etc/passwd"])
@@ -101,6 +101,9 @@ def test_a_page_does_not_speak_of_flags():
     assert for_page("a negative prompt needs a guidance scale above 1 (-gs)") == (
         "a negative prompt needs a guidance scale above 1"
     )
+    assert for_page("a has the address b, which is not public; AUDIOLDM_X=1 in the environment allows it") == (
+        "a has the address b, which is not public"
+    )
     assert for_page("--mode inpaint needs a --time_range in seconds") == "mode inpaint needs a time_range in seconds"
 
 
@@ -117,5 +120,5 @@ def test_every_option_of_the_command_is_on_the_page(tmp_path: Path):
     asked_otherwise = {"text": "words", "file_path": "sound", "weights": "words_weight", "save_embedding": "vector"}
     options = {option.name for option in (*SAMPLING, *EDITING, *PROMPTS, *MODEL)} - served
     assert parameters >= {asked_otherwise.get(name, name) for name in options}
-    sources = {"picture", "url", "words", "sound", "vector"}
-    assert parameters - options == sources | {f"{name}_weight" for name in sources - {"url"}}
+    sources = {"picture", "words", "sound", "vector"}
+    assert parameters - options == sources | {f"{name}_weight" for name in sources} | {"url", "pictures"}

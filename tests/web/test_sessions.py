@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from web_site import wait_until
 
 from audioldm.errors import InputError
-from audioldm.web.engine import Cancelled, Engine, Task
+from audioldm.web.engine import WAITING, Cancelled, Engine, Task
 from audioldm.web.sessions import SILENT_S, UNUSED_S, Sessions
 
 
@@ -82,42 +84,61 @@ def finished(task: Task) -> bool:
     return task.wait()
 
 
+def free(engine: Engine) -> bool:
+    """Whether the next one has the turn at once."""
+    began = time.monotonic()
+    with engine.line.turn("the next one"):
+        return time.monotonic() - began < 5
+
+
 def test_leaving_the_block_stops_the_work(engine: Engine):
     steps = []
 
     def work(task: Task) -> None:
-        while True:
-            steps.append(time.sleep(0.01))
-            task.step()
+        with task.turn():
+            while True:
+                steps.append(time.sleep(0.01))
+                task.step()
 
     task = Task(engine, work)
     with task.running():
         while len(steps) < 3:
             time.sleep(0.01)
-    assert finished(task) and not engine.lock.locked()
+    assert finished(task) and free(engine)
     with pytest.raises(Cancelled):
         _ = task.result
 
 
 def test_who_waits_can_go_and_the_next_one_has_the_turn(engine: Engine):
-    release = threading.Event()
-    first, second, third = (Task(engine, lambda task: release.wait(20)) for _ in range(3))
-    with first.running():
-        with second.running():
-            assert not second.wait()
-        with third.running():
-            release.set()
-            assert finished(first) and finished(third) and finished(second)
-            assert first.result and third.result
-            with pytest.raises(Cancelled):
-                _ = second.result
+    release, served = threading.Event(), []
+
+    def work(task: Task) -> None:
+        with task.turn():
+            served.append(task)
+            release.wait(20)
+
+    tasks = first, second, third, fourth = [Task(engine, work) for _ in range(4)]
+    with contextlib.ExitStack() as stack:
+        for place, task in enumerate(tasks):
+            stack.enter_context(task.running())
+            assert wait_until(lambda task=task: task.text == WAITING) and engine.line.ahead(task) == place
+        assert second.shown == "Waiting for the model, 1 request before yours"
+        assert fourth.shown == "Waiting for the model, 3 requests before yours"
+        second.cancel()
+        assert finished(second) and fourth.shown == "Waiting for the model, 2 requests before yours"
+        release.set()
+        assert finished(first) and finished(third) and finished(fourth) and free(engine)
+    assert served == [first, third, fourth]
+    with pytest.raises(Cancelled):
+        _ = second.result
 
 
 def test_a_request_may_not_take_for_ever(tiny_folder: Path):
     def work(task: Task) -> None:
-        while True:
-            time.sleep(0.01)
-            task.step()
+        with task.turn():
+            while True:
+                time.sleep(0.01)
+                task.step()
 
     task = Task(Engine(str(tiny_folder), None, device="cpu", time_limit=0.1), work)
     with task.running():
@@ -126,13 +147,38 @@ def test_a_request_may_not_take_for_ever(tiny_folder: Path):
         _ = task.result
 
 
+def test_waiting_for_a_second_turn_is_not_counted(tiny_folder: Path):
+    engine, go_on = Engine(str(tiny_folder), None, device="cpu", time_limit=0.5), threading.Event()
+
+    def work(task: Task) -> str:
+        with task.turn():
+            task.check()
+        go_on.wait(20)
+        with task.turn():
+            task.check()
+        return "done"
+
+    task = Task(engine, work)
+    with task.running():
+        assert wait_until(lambda: task.text == WAITING) and free(engine)
+        with engine.line.turn("another"):
+            go_on.set()
+            assert wait_until(lambda: engine.line.ahead(task) == 1)
+            time.sleep(1)
+        assert finished(task) and task.result == "done"
+
+
 def test_a_fault_of_ours_is_a_sentence_and_the_engine_goes_on(engine: Engine, capsys: pytest.CaptureFixture[str]):
-    task = Task(engine, lambda task: 1 / 0)
+    def work(task: Task) -> None:
+        with task.turn():
+            _ = 1 / 0
+
+    task = Task(engine, work)
     with task.running():
         assert finished(task)
     with pytest.raises(InputError, match="^ZeroDivisionError: division by zero$"):
         _ = task.result
-    assert "Traceback" in capsys.readouterr().err and not engine.lock.locked()
+    assert "Traceback" in capsys.readouterr().err and free(engine)
 
 
 def test_models_by_name_and_no_path(engine: Engine, tiny_folder: Path):
@@ -143,6 +189,5 @@ def test_models_by_name_and_no_path(engine: Engine, tiny_folder: Path):
             engine.open(name)
     first = engine.load(None)
     _ = first.vae
-    with engine.lock:
-        engine.load("starter")
+    engine.load("starter")
     assert "vae" not in first.__dict__ and engine.load("tiny") is first
