@@ -28,7 +28,7 @@ Config = Mapping[str, Any]
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet whose config does not name its training length: AudioLDM's 10.24 s
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: so most models' sounds are vocoded in one piece
-VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 25
+VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 30
 MAX_MAGNITUDE = 1e2  # of one STFT bin; the head is exponential, and one wild value would drown the wave
 
 
