@@ -82,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=45)
     parser.add_argument("--steps", type=int, default=200_000)
+    parser.add_argument("--rate", type=float, default=5e-4, help="highest learning rate")
     parser.add_argument("--depth", type=int, help="blocks of the vocoder, if more than it has")
     options = parser.parse_args()
 
@@ -107,7 +108,7 @@ def main() -> None:
         spectral = reconstruction(fake, real)
         return spectral + ADVERSARIAL_WEIGHT * against, {"spectral": spectral.item(), "adversarial": against.item()}
 
-    fit("finish", vocoder, loss, steps=options.steps, minutes=options.minutes, lr=5e-4, betas=(0.8, 0.99),
+    fit("finish", vocoder, loss, steps=options.steps, minutes=options.minutes, lr=options.rate, betas=(0.8, 0.99),
         adversary=adversary)
     save_half(vocoder, data.STARTER / "vocoder")
 

@@ -6,7 +6,8 @@
 Every channel of the latents has mean 0 and deviation 1 over the training clips, and the decoder learns to bear noise on
 them. What a diffusion model errs by then costs little, and no channel drowns early in the noise schedule.
 
-The second command continues the decoder alone. The encoder, and so the latents that the UNet learns, stay as they are.
+The second command continues the decoder alone, against a critic: a decoder that learns distances only draws what is
+uncertain as a mean, and barks become croaks. The encoder, and so the latents that the UNet learns, stay as they are.
 
 Eight times smaller in time and frequency with 16 channels, where AudioLDM has 4 times and 8: the UNet then
 works on a quarter of the positions, which is what two cores can train and sample (docs/starter.md).
@@ -20,17 +21,20 @@ import math
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
 from audioldm.audio import log_mel
 
 from . import data
-from .training import DEVICE, WORK, autocast, fit, save_half
+from .training import DEVICE, WORK, Adversary, autocast, features_and_score, fit, save_half
 
 CROP = 128  # frames
 BATCH = 12
 LATENT_NOISE = 0.3  # greatest deviation of the noise that the decoder learns to bear, beside the latents' own of 1
 UNIT_WEIGHT = 0.1  # of the squared distance of the channels' means from 0 and deviations from 1
+ADVERSARIAL_WEIGHT = 1.0
+CRITIC_ALONE = 200  # first steps, in which the decoder does not learn
+JUDGED = 8  # crops of a batch that the critic sees
 POSTERIOR = 0.1  # deviation of the posterior that the finished encoder reports
 
 
@@ -85,6 +89,25 @@ def noisy(vae: AutoencoderKL, mel: Tensor, noise: float) -> tuple[Tensor, Tensor
     return latents, vae.decode(latents + amount * torch.randn_like(latents)).sample.float()
 
 
+class Critic(nn.Module):
+    """Judges patches of a log-mel (B, 1, T, 64): features of every layer, score last."""
+
+    def __init__(self, width: int = 24) -> None:
+        super().__init__()
+        norm = nn.utils.parametrizations.weight_norm
+        self.layers = nn.ModuleList([
+            norm(nn.Conv2d(1, width, 3, padding=1)),
+            norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
+            norm(nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1)),
+            norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)),
+            norm(nn.Conv2d(4 * width, 1, 3, padding=1)),
+        ])
+
+    def forward(self, mel: Tensor) -> list[list[Tensor]]:
+        with autocast():
+            return [features_and_score(self.layers, (mel + 5) / 4)]
+
+
 @torch.no_grad()
 def encoded(vae: AutoencoderKL, mels: Tensor) -> Tensor:
     """Means of the latents (N, 16, T / 8, 8), not scaled."""
@@ -103,8 +126,10 @@ def main() -> None:
     continued = options.warm_start or options.decoder
     vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float() if continued else network()
     vae = standardised(vae, encoded(vae, train))
+    adversary = None
     if options.decoder:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
+        adversary = Adversary(Critic())
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(train), (BATCH,))
@@ -118,7 +143,12 @@ def main() -> None:
         level, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         uneven = level.square().mean() + (deviation - 1).square().mean()
         parts = {"l1": (decoded - mel).abs().mean().item(), "uneven": uneven.item()}
-        return reconstruction + UNIT_WEIGHT * uneven, parts
+        if adversary is None:
+            return reconstruction + UNIT_WEIGHT * uneven, parts
+        against = adversary(decoded[:JUDGED], mel[:JUDGED])
+        if step < CRITIC_ALONE:
+            return 0.0 * against, parts
+        return reconstruction + ADVERSARIAL_WEIGHT * against, parts | {"adversarial": against.item()}
 
     @torch.no_grad()
     def report(step: int, module: AutoencoderKL) -> dict[str, float]:
@@ -128,7 +158,8 @@ def main() -> None:
 
     print(report(0, vae))
     name, rate = ("vae_decoder", 5e-4) if options.decoder else ("vae", 7e-4 if continued else 1.5e-3)
-    fit(name, vae, loss, steps=options.steps, minutes=options.minutes, lr=rate, report=report, report_every=200)
+    fit(name, vae, loss, steps=options.steps, minutes=options.minutes, lr=rate, adversary=adversary, report=report,
+        report_every=200)
     print(report(0, vae))
     save_half(standardised(vae, encoded(vae, train)), data.STARTER / "vae")
 
