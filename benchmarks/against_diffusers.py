@@ -147,7 +147,7 @@ def peak_memory(name: str, folder: Path) -> float:
                "-s", str(folder.parent / "sounds")]  # fmt: skip
     make = f"CONTENDERS[{name!r}](Path({str(folder)!r}), Stopwatch(time.time))(1, 1)"
     if name.startswith("ours"):
-        make = f"from audioldm.commands.generate import main; main({command!r})"
+        make = f"from audioldm.commands.generate import main; assert main({command!r}) == 0"
     code = (
         f"import sys; sys.path[:0] = {[str(HERE.parent), str(HERE)]!r}\n"
         "import re, time, torch\nfrom pathlib import Path\n"

@@ -108,7 +108,8 @@ def _open_streams() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding=sys.getfilesystemencoding(), errors="surrogateescape")
     if isinstance(sys.stderr, io.TextIOWrapper):
-        if sys.stderr is sys.__stderr__ and type(getattr(sys.stderr.buffer, "raw", None)) is io.FileIO:
+        file = getattr(sys.stderr.buffer, "raw", sys.stderr.buffer)  # the latter with PYTHONUNBUFFERED
+        if sys.stderr is sys.__stderr__ and type(file) is io.FileIO:
             raw = _Remarks(sys.stderr.fileno(), "w", closefd=False)
             sys.stderr = io.TextIOWrapper(io.BufferedWriter(raw), sys.stderr.encoding, line_buffering=True)
         sys.stderr.reconfigure(errors="backslashreplace")
@@ -133,7 +134,8 @@ def _forget_stdout() -> None:
 
 
 def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):  # stderr may be another program's object
+        print(text, file=sys.stderr, flush=True)
 
 
 class _ToStderr(logging.Handler):

@@ -130,7 +130,7 @@ class LatentDiffusion:
         if self._config("vocoder").get("_class_name") == "SpectralVocoder":
             from .codec import SpectralVocoder
 
-            return self._load("vocoder", SpectralVocoder.from_config, lower=False)  # bf16 has steps for a phase
+            return self._load("vocoder", SpectralVocoder.from_config, lower=False)  # bf16 is too coarse for phases
         from transformers.models.speecht5.configuration_speecht5 import SpeechT5HifiGanConfig
 
         from .hifigan import HifiGan, in_two_dimensions

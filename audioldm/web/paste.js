@@ -1,5 +1,6 @@
 // Ctrl-V, wherever on the page: a picture of the clipboard goes into the picture's field.
 () => document.addEventListener("paste", async (event) => {
+    if (event.target.closest("input, textarea") && event.clipboardData.types.includes("text/plain")) return;
     const picture = [...event.clipboardData.files].find((file) => file.type.startsWith("image/"));
     if (!picture) return;
     document.querySelector("#picture [aria-label='Remove Image']")?.click();

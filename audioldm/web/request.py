@@ -18,7 +18,7 @@ from ..inputs.images import decode_image, load_image
 from ..inputs.prompt import Prompt, read_prompt
 from ..inputs.sounds import read_original
 from ..inputs.vector import read_vector
-from ..inputs.web import LIMITS, download
+from ..inputs.web import LIMITS
 from ..options import EDITING, MODE, SAMPLING, Option
 
 SOURCES = ("picture", "words", "sound", "vector")  # what is mixed, each with a weight, in this order
@@ -49,10 +49,10 @@ def named(upload: Upload) -> BinaryIO:
     return file
 
 
-def fetch(values: Mapping[str, Any]) -> dict[str, bytes]:
-    """What lies at the addresses in the fields, by address. Raises InputError."""
+def addresses(values: Mapping[str, Any]) -> set[str]:
+    """The addresses in the fields, which are fetched before the request has its turn."""
     texts = {_text(values, name) for name in ("url", "words", "negative_prompt")}
-    return {text: download(text) for text in texts if ADDRESS.match(text)}
+    return {text for text in texts if ADDRESS.match(text)}
 
 
 def each_picture(values: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -70,7 +70,7 @@ def read_job(values: Mapping[str, Any], fetched: Mapping[str, bytes], on_note: O
 
     ``values``: picture, sound and vector (Upload or None), url, words and negative_prompt (str), the weight of each as
     <name>_weight, translator, and options by name; what is missing or None is left to the model. ``fetched``: what
-    ``fetch`` returned for them.
+    lies at their ``addresses``.
     """
     given = {option.name: _plain(option, values.get(option.name)) for option in (*SAMPLING, *EDITING)}
     mode = given["mode"] = given["mode"] or MODE.default

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+import traceback
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -15,9 +16,11 @@ import numpy as np
 from .. import conditioning
 from ..commands import common
 from ..errors import InputError
+from ..inputs.web import download
 from ..outputs.destination import Destination
 from ..registry import did_you_mean
-from .request import each_picture, fetch, read_job
+from .engine import POLL_S
+from .request import addresses, each_picture, read_job
 
 if TYPE_CHECKING:
     from .engine import Engine, Task
@@ -54,10 +57,7 @@ def make_results(
     others have their turn. Raises InputError, and Cancelled.
     """
     parts = each_picture(values)
-    with engine.fetching:
-        task.check()
-        task.text = "Fetching the picture"
-        fetched = fetch(values)
+    fetched = _fetched(engine, task, addresses(values))
     results: list[Result] = []
     failed: list[InputError] = []
     for number, part in enumerate(parts, 1):
@@ -69,9 +69,28 @@ def make_results(
                 results += _make(engine, task, part, fetched, own)
         except InputError as error:
             failed.append(error)
+        except (MemoryError, OSError, RuntimeError) as error:  # what the others have made is kept
+            if not results and number == len(parts):
+                raise
+            traceback.print_exc()
+            failed.append(InputError(f"picture {number} has no sound: {type(error).__name__}"))
     if not results:
         raise failed[0]
     return _packed(results, folder), failed
+
+
+def _fetched(engine: Engine, task: Task, named: set[str]) -> dict[str, bytes]:
+    """What lies at the addresses ``named``, by address; at most ``AT_ONCE`` requests fetch together."""
+    if not named:
+        return {}
+    while not engine.fetching.acquire(timeout=POLL_S):
+        task.check()
+    try:
+        task.check()
+        task.text = "Fetching the picture"
+        return {address: download(address) for address in named}
+    finally:
+        engine.fetching.release()
 
 
 def _packed(results: list[Result], folder: Path) -> list[Result]:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from audioldm.audio import HOP_LENGTH
 from audioldm.latent_diffusion.codec import SpectralVocoder
+from translator.files import sha256
 
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
@@ -40,7 +41,7 @@ def decoded(vae: AutoencoderKL, spectrograms: Tensor, noise: float) -> Tensor:
 
 def variants(clips: list[data.Clip]) -> Tensor:
     """Decoded log-mels (N, 1 + VARIANTS, 512, 64) of the clips, the first without noise; computed once."""
-    path = WORK / "decoded.pt"
+    path = WORK / f"decoded_{sha256(data.STARTER / 'vae' / 'diffusion_pytorch_model.safetensors')[:8]}.pt"
     if not path.exists():
         vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float().to(DEVICE).eval()
         spectrograms = mels(clips, "train")
@@ -53,7 +54,9 @@ def deepened(vocoder: SpectralVocoder, depth: int) -> SpectralVocoder:
     """``vocoder`` with more blocks before its head, which at first add next to nothing."""
     config = {name: vocoder.config[name] for name in ("width", "expansion", "n_fft", "hop_length", "model_in_dim")}
     deeper = SpectralVocoder(**config, depth=depth)
-    deeper.load_state_dict(vocoder.state_dict(), strict=False)
+    unexpected = deeper.load_state_dict(vocoder.state_dict(), strict=False).unexpected_keys
+    if unexpected:
+        raise SystemExit(f"the vocoder has {len(vocoder.blocks)} blocks already")
     with torch.no_grad():
         for block in deeper.blocks[len(vocoder.blocks) :]:
             block.scale.fill_(0.01)

