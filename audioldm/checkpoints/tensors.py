@@ -34,28 +34,29 @@ def read_tensors(path: Path, prefixes: Sequence[str] = ("",)) -> dict[str, Tenso
 def _pieces(path: Path, prefixes: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """As ``read_tensors``, some tensors at a time: what a caller does not keep is then no longer in memory."""
     try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt") as file:
-                names = [name for name in file.keys() if name.startswith(tuple(prefixes))]
-            for start in range(0, len(names), PIECE):  # a file stays in memory while any of its tensors does
-                with safe_open(path, framework="pt") as file:
-                    piece = {name: file.get_tensor(name) for name in names[start : start + PIECE]}
-                yield _checked(piece, path)
-            return
-        import torch
-
-        state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
-        piece = {name: tensor for name, tensor in state.items() if name.startswith(tuple(prefixes))}
+        for piece in _stored(path, tuple(prefixes)):
+            check_finite(piece, path)
+            yield {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in piece.items()}
     except InputError:
         raise
     except Exception:  # whatever safetensors, pickle and zip find wrong
         raise InputError(f"the model's file {path} is missing or damaged") from None
-    yield _checked(piece, path)
 
 
-def _checked(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    check_finite(tensors, path)
-    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+def _stored(path: Path, prefixes: tuple[str, ...]) -> Iterator[dict[str, Tensor]]:
+    """The tensors as the file has them."""
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="pt") as file:
+            names = [name for name in file.keys() if name.startswith(prefixes)]
+        for start in range(0, len(names), PIECE):  # a file stays in memory while any of its tensors does
+            with safe_open(path, framework="pt") as file:
+                piece = {name: file.get_tensor(name) for name in names[start : start + PIECE]}
+            yield piece
+        return
+    import torch
+
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zipfile(path))
+    yield {name: tensor for name, tensor in state.items() if name.startswith(prefixes)}
 
 
 def check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
@@ -80,12 +81,15 @@ def load(
     """
     with _no_initialisation():
         module = build()
+    learnt = {name for name, _ in module.named_parameters()}
     state = {}
     for piece in _pieces(weights, prefixes):
-        state |= {name: tensor for name, tensor in adapt(piece).items() if not name.endswith(IGNORED)}
-        if dtype is not None:
-            learnt = {name for name, _ in module.named_parameters()}
-            state = {name: tensor.to(dtype) if name in learnt else tensor.clone() for name, tensor in state.items()}
+        for name, tensor in adapt(piece).items():
+            if name.endswith(IGNORED):
+                continue
+            if dtype is not None:  # a copy, so that the file can leave the memory
+                tensor = tensor.to(dtype) if name in learnt else tensor.clone()
+            state[name] = tensor
     try:
         missing, unexpected = module.load_state_dict(state, strict=False, assign=True)
     except RuntimeError as error:  # a tensor of another shape; the last line says which
