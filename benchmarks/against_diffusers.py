@@ -3,7 +3,9 @@
     python benchmarks/against_diffusers.py [--quick] [--steps 10] [--rounds 3] [--threads 2] [--clock wall|cpu]
 
 All take turns in one process: ours with --precision auto and fp32, diffusers' as it comes (float32) and in bf16. Each
-row is the median of the rounds, in seconds; the last lines are ratios of medians. Peak memory is that of a process of
+row is the median of the rounds, in seconds; the last lines are ratios of medians. Last, one round at equal distance:
+ours with its defaults, diffusers with the number of DDIM steps (``--ddim``) that comes as near to the reference, which
+``samplers.py`` measures with the starter, whose weights are trained. Peak memory is that of a process of
 its own with one step. On a machine where other programs run, use ``--threads 1 --clock cpu``. Needs ../shared for the
 names of the tensors, and 5 GB for a temporary folder.
 """
@@ -110,6 +112,10 @@ CONTENDERS: dict[str, Callable[[Path, Stopwatch], Run]] = {
 }
 
 
+RATIOS = (("ours, auto", "diffusers, float32"), ("ours, auto", "diffusers, bfloat16"),
+          ("ours, fp32", "diffusers, float32"))  # fmt: skip
+
+
 def random_model(scratch: Path) -> Path:
     """A model folder of -s-full-v2's size. Its tokenizer is a small one."""
     from full_size import checkpoint
@@ -123,22 +129,26 @@ def random_model(scratch: Path) -> Path:
     return Path(folder)
 
 
-def race(runs: dict[str, Run], watches: dict[str, Stopwatch], sounds: int, steps: int, rounds: int) -> dict[str, float]:
-    """Print a table; returns the median of a whole run of each contender."""
+def race(runs: dict[str, Run], watches: dict[str, Stopwatch], sounds: int, steps: dict[str, int],
+         rounds: int) -> None:  # fmt: skip
+    """Print a table of the contenders in ``steps``, and how much faster ours are."""
     whole = defaultdict(list)
     for watch in watches.values():
         watch.calls.clear()
     for _ in range(rounds):
-        for name, run in runs.items():
+        for name in steps:
             began = watches[name].clock()
-            run(sounds, steps)
+            runs[name](sounds, steps[name])
             whole[name].append(watches[name].clock() - began)
-    print(f"\n{sounds} x {SECONDS:g} s, {steps} steps\n\n| | " + " | ".join(STAGES) + " |\n" + "|---" * 6 + "|")
-    for name, watch in watches.items():
-        calls = {**watch.calls, "whole": whole[name]}
+    print(f"\n{sounds} x {SECONDS:g} s\n\n| | steps | " + " | ".join(STAGES) + " |\n" + "|---" * 7 + "|")
+    for name, count in steps.items():
+        calls = {**watches[name].calls, "whole": whole[name]}
         cells = [f"{statistics.median(calls[stage]):.2f}" for stage in STAGES]
-        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
-    return {name: statistics.median(seconds) for name, seconds in whole.items()}
+        print(f"| {name} | {count} | " + " | ".join(cells) + " |", flush=True)
+    medians = {name: statistics.median(seconds) for name, seconds in whole.items()}
+    for one, other in RATIOS:
+        if other in medians:
+            print(f"{one}: {medians[other] / medians[one]:.2f} times as fast as {other}")
 
 
 def peak_memory(name: str, folder: Path) -> float:
@@ -163,6 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of 3 steps, one sound; under three minutes")
     parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--ddim", type=int, default=100, help="steps of diffusers that equal our 25")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -179,10 +190,9 @@ def main() -> None:
         for run in runs.values():  # reads what is read at the first use
             run(1, 1)
         for sounds in counts:
-            whole = race(runs, watches, sounds, steps, rounds)
-            for one, other in (("ours, auto", "diffusers, float32"), ("ours, auto", "diffusers, bfloat16"),
-                               ("ours, fp32", "diffusers, float32")):  # fmt: skip
-                print(f"{one}: {whole[other] / whole[one]:.2f} times as fast as {other}")
+            race(runs, watches, sounds, dict.fromkeys(runs, steps), rounds)
+        if not options.quick:
+            race(runs, watches, 1, {"ours, auto": 25, "ours, fp32": 25, "diffusers, float32": options.ddim}, 1)
     print("peak memory: " + ", ".join(f"{name} {size:.2f} GB" for name, size in memory.items()))
 
 
