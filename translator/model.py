@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from . import InputError
 from .files import printable, write
-from .zoo import PICKLES
+from .zoo import is_pickle, unreadable
 
 KINDS = ("text", "image")  # CLIP towers: their vectors lie in two different cones
 TENSORS = {f"fc{i}.{kind}" for i in (1, 2, 3) for kind in ("weight", "bias")}
 CENTRED = TENSORS | {"clip_means"}
+# How NumPy's numbers and arrays are written: nobody needs a loss that was saved beside the weights.
+NUMPY = ("dtype", "ndarray", *(f"{core}.multiarray.{make}" for core in ("core", "_core")
+                               for make in ("scalar", "_reconstruct")))  # fmt: skip
 SHARPNESS = 4.0  # of a memory; chosen on photographs that judge nothing (docs/translators.md)
 
 
@@ -178,7 +181,7 @@ def load_translator(path: str | Path) -> BaseTranslator:
     """
     path = Path(path)
     try:
-        state, metadata = _read_pickle(path) if path.suffix in PICKLES else _read_safetensors(path)
+        found, metadata = _read_pickle(path) if is_pickle(path) else _read_safetensors(path)
     except FileNotFoundError:
         raise InputError(f"no such translator file: {path}") from None
     except pickle.UnpicklingError:
@@ -187,9 +190,10 @@ def load_translator(path: str | Path) -> BaseTranslator:
             "code; save the network's state_dict()"
         ) from None
     except Exception as error:  # those of pickle, zip and safetensors have no other base in common
-        raise InputError(f"{path} is not a readable translator file") from error
+        raise unreadable(path) from error
+    state = _network(found)
     if not all(isinstance(tensor, Tensor) for tensor in state.values()):
-        raise InputError(f"{path} is not a translator: it holds {_summary(state)}, not all of which are tensors")
+        raise InputError(f"{path} is not a translator: {_why_not(found)}")
     if wrong := [name for name, tensor in state.items() if not tensor.isfinite().all()]:
         raise InputError(f"{path} is damaged: its tensor {wrong[0]} holds NaN or infinite numbers")
     try:
@@ -197,9 +201,7 @@ def load_translator(path: str | Path) -> BaseTranslator:
     except (RuntimeError, ValueError, IndexError, TypeError):
         raise InputError(f"{path} is not a translator: its tensors or captions do not fit together") from None
     if translator is None:
-        raise InputError(
-            f"{path} is not a translator: it holds {_summary(state)}; required tensors: {', '.join(sorted(TENSORS))}"
-        )
+        raise InputError(f"{path} is not a translator: {_why_not(found)}")
     translator.metadata = metadata
     return translator.eval().requires_grad_(False)
 
@@ -247,21 +249,39 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         return {name: file.get_tensor(name) for name in file.keys()}, dict(file.metadata() or {})
 
 
-def _read_pickle(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    found = torch.load(path, map_location="cpu", weights_only=True)  # a stranger's pickle may run nothing
-    if not isinstance(found, Mapping):
-        return {type(found).__name__: found}, {}
-    for content in (found, *found.values()):
-        state = _without_prefix(content) if isinstance(content, Mapping) else {}
-        if state.keys() >= TENSORS:
-            beside = [name for name, value in state.items() if not isinstance(value, Tensor)]  # epoch, optimiser …
-            return {name: value for name, value in state.items() if name not in beside}, {}
-    return dict(found), {}
+def _read_pickle(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    with torch.serialization.safe_globals([(_OfNumpy, f"numpy.{name}") for name in NUMPY]):
+        found = torch.load(path, map_location="cpu", weights_only=True)  # a stranger's pickle may run nothing
+    return dict(found) if isinstance(found, Mapping) else {type(found).__name__: found}, {}
 
 
-def _without_prefix(state: Mapping[Any, Any]) -> dict[str, Any]:
-    """``state`` with names as they were before DataParallel put "module." before them."""
-    return {str(name).removeprefix("module."): value for name, value in state.items()}
+class _OfNumpy:
+    """What takes the place of NumPy's values, and of their types, in a pickle; their content is dropped."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, _: object) -> None: ...
+
+
+def _network(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of the network in a file, without what was saved beside them; if there is none, all of the file."""
+    state = _nearest(found)
+    return {name: state[name] for name in CENTRED & state.keys()} if state.keys() >= TENSORS else dict(found)
+
+
+def _nearest(found: Mapping[str, Any]) -> dict[str, Any]:
+    """Whichever has most of TENSORS: what a file holds, or a dict in it, with names as before DataParallel."""
+    states = [{str(name).removeprefix("module."): value for name, value in content.items()}
+              for content in (found, *found.values()) if isinstance(content, Mapping)]  # fmt: skip
+    return max(states, key=lambda state: len(TENSORS & state.keys()))
+
+
+def _why_not(found: Mapping[str, Any]) -> str:
+    """Why this is no translator: what it holds, what it lacks and what is required."""
+    lacking = TENSORS - _nearest(found).keys()
+    lacks = f" and lacks {', '.join(sorted(lacking))}" if lacking < TENSORS else ""
+    what = lacks if lacking else ", not all of which are tensors"
+    return f"it holds {_summary(found)}{what}; required tensors: {', '.join(sorted(TENSORS))}"
 
 
 def _summary(state: Mapping[str, Any]) -> str:

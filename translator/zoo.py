@@ -26,11 +26,13 @@ from . import InputError
 SPACE = re.compile(r"[0-9a-z]{1,64}")
 _current = {"490663384519": "9514d24e30e0"}  # CLAP of the bundled starter, which its translators still call so
 PICKLES = (".pth", ".pt")
+ENDINGS = (".safetensors", *PICKLES)  # of translator files, in capitals too
 JUDGED = "evaluation.json"  # beside translators: the results of ``evaluate -o``
 UNNAMED = (
-    "{} does not name its spaces. The thesis trained towards the space of laion_clap's default checkpoint, in which no "
-    "model here lives; a translator that was trained so makes unrelated sounds"
+    "{} does not say which spaces it was trained for. The thesis trained towards the space of laion_clap's default "
+    "checkpoint, in which no model here lives; a translator that was trained so makes unrelated sounds"
 )
+ASSUMED = {"spaces": "assumed"}  # metadata of an installed file that named no spaces, and was given a model's
 COLUMNS = ("name", "loss", "width", "data", "R@1")
 
 
@@ -61,6 +63,11 @@ class Entry:
         clip, clap = (self.metadata.get(name) for name in ("clip_space", "clap_space"))
         return clip and current(clip), clap and current(clap)
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether nobody knows its spaces: the file names none, or those that it was given when it was installed."""
+        return None in self.spaces or self.metadata.items() >= ASSUMED.items()
+
     def fits(self, clip_space: str, clap_space: str) -> bool:
         """Whether it translates between these spaces; a file that names none fits all."""
         return self.spaces[0] in (None, clip_space) and self.spaces[1] in (None, clap_space)
@@ -88,13 +95,13 @@ def read_entry(path: Path) -> Entry:
     """Read the metadata of the file at ``path``; a .pth file has none. Raises InputError."""
     if not os.path.isfile(path):
         raise InputError(f"no such translator file: {path}")
-    if path.suffix in PICKLES:
+    if is_pickle(path):
         return Entry(path, {})
     try:
         with safe_open(path, framework="numpy") as file:
             entry = Entry(path, dict(file.metadata() or {}))
     except (OSError, SafetensorError):
-        raise InputError(f"{path} is not a readable translator file") from None
+        raise unreadable(path) from None
     if not all(space is None or SPACE.fullmatch(space) for space in entry.spaces):  # they become names of folders
         raise InputError(f"{path} is not a readable translator file: it names impossible spaces")
     return entry
@@ -111,9 +118,20 @@ def available(root: Path) -> list[Entry]:
     return entries
 
 
+def unreadable(path: Path) -> InputError:
+    """The error for a file that cannot be read as a translator."""
+    endings = "" if path.suffix.lower() in ENDINGS else f"; those that are end in {', '.join(ENDINGS)}"
+    return InputError(f"{path} is not a readable translator file{endings}")
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether torch saved the file, as far as its name says."""
+    return path.suffix.lower() in PICKLES
+
+
 def is_path(name: str) -> bool:
     """Whether ``name`` means a file, not a translator that is installed."""
-    return Path(name).suffix in (".safetensors", *PICKLES) or len(Path(name).parts) > 1
+    return Path(name).suffix.lower() in ENDINGS or len(Path(name).parts) > 1
 
 
 def find(
@@ -131,10 +149,7 @@ def find(
         known = [entry for root in dict.fromkeys(roots) for entry in available(root)]
         namesakes = [entry for entry in known if entry.name == name]
     if not namesakes:
-        usable = sorted({entry.name for entry in known if entry.fits(clip_space, clap_space)})
-        if name in others:
-            raise InputError(f'this model has no translator "{name}"')
-        raise InputError(f'unknown translator "{name}"{_suggest(name, usable, others)}')
+        raise missing(name, [entry.name for entry in known if entry.fits(clip_space, clap_space)], others)
     for entry in namesakes:
         if entry.fits(clip_space, clap_space):
             return entry
@@ -143,6 +158,26 @@ def find(
         f'the translator "{name}" leads from CLIP space {clip} to CLAP space {clap}, but this model has '
         f"{clip_space} and {clap_space}; a translator works only with the model it was trained for"
     )
+
+
+def missing(name: str, known: Iterable[str], others: Iterable[str]) -> InputError:
+    """The error for a name that no translator has, where ``known`` are there and ``others`` can be.
+
+    It names the nearest, or says why a file of that name is none.
+    """
+    known, others = sorted(set(known)), list(others)
+    if name in others:
+        return InputError(f'this model has no translator "{name}"')
+    if os.path.isfile(os.path.expanduser(name)):
+        return unreadable(Path(name))
+    near = difflib.get_close_matches(name, sorted({*known, *others}), n=3, cutoff=0.4)
+    if near:
+        hint = f"did you mean {' or '.join(near)}?"
+    elif known:
+        hint = f"available: {', '.join(known)}"
+    else:
+        hint = f"this model has none; it may have: {', '.join(others)}" if others else "this model has none"
+    return InputError(f'unknown translator "{name}"; {hint}')
 
 
 def table(entries: Iterable[Entry], default: str | None = None, missing: Mapping[str, str] | None = None) -> list[str]:
@@ -168,10 +203,3 @@ def table(entries: Iterable[Entry], default: str | None = None, missing: Mapping
 def facts(entry: Entry) -> str:
     """The known values of ``Entry.cells`` in one line."""
     return ", ".join(f"{key} {value}" for key, value in zip(COLUMNS[1:], entry.cells[1:], strict=True) if value)
-
-
-def _suggest(name: str, known: list[str], others: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, sorted({*known, *others}), n=3, cutoff=0.4)
-    if near:
-        return f"; did you mean {' or '.join(near)}?"
-    return f"; available: {', '.join(known)}" if known else "; this model has none"

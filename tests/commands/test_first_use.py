@@ -220,7 +220,7 @@ def test_a_mix_says_that_it_is_one(run: Run, tiny_folder: Path) -> None:
 def test_a_file_that_names_no_spaces_is_used_with_one_warning(run: Run, blind: Path, picture: Path) -> None:
     torch.save({"model_state_dict": Translator(8).state_dict(), "epoch": 50}, "thesis.pth")
     code, wavs, said = run("-t", picture, "-t", picture, "--model_name", blind, "--translator", "thesis.pth")
-    assert code == 0 and len(wavs) == 1 and said.count("laion_clap") == 1 and "thesis.pth does not name" in said
+    assert code == 0 and len(wavs) == 1 and said.count("laion_clap") == 1 and "thesis.pth does not say which spaces" in said
 
 
 def test_the_list_of_one_model(run: Run, blind: Path, tmp_path: Path) -> None:

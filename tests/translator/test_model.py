@@ -149,14 +149,19 @@ WRAPPED = {
     "parallel": lambda state: {f"module.{name}": tensor for name, tensor in state.items()},
     "both": lambda state: {"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}, "loss": 0.1},
     "beside": lambda state: {**state, "optimizer": {"state": {0: torch.zeros(2)}}, "epoch": 50},
+    "loss": lambda state: {**state, "loss": torch.tensor(float("nan"))},
+    "numpy": lambda state: {"net": state, "best": np.float64(0.3), "losses": np.array([0.3, 0.2], np.float32),
+                            "names": np.array(["a", "b"]), "all": np.array([1, None, {}], object)},
 }
 
 
 @pytest.mark.parametrize("form", WRAPPED)
-def test_forms_in_which_people_save_a_network(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("name", ["x.pth", "X.PT"])
+def test_forms_in_which_people_save_a_network(tmp_path: Path, form: str, name: str) -> None:
     network = Translator(256)
-    torch.save(WRAPPED[form](network.state_dict()), tmp_path / "x.pth")
-    found = load_translator(tmp_path / "x.pth")
+    torch.save(WRAPPED[form](network.state_dict()), tmp_path / name)
+    assert zoo.is_path(name) and zoo.read_entry(tmp_path / name).spaces == (None, None)
+    found = load_translator(tmp_path / name)
     clip = torch.randn(3, 512)
     assert torch.equal(found(clip), network(clip)) and found.metadata == {}
 
@@ -164,7 +169,14 @@ def test_forms_in_which_people_save_a_network(tmp_path: Path, form: str) -> None
 def test_what_was_found_is_said_where_it_does_not_fit(tmp_path: Path) -> None:
     path = tmp_path / "x.pth"
     torch.save({"net": {"conv.weight": torch.zeros(2), "fc1.weight": torch.zeros(2)}, "epoch": 3}, path)
-    with pytest.raises(InputError, match=r"it holds net \(conv.weight, fc1.weight\), epoch"):
+    with pytest.raises(InputError, match=r"it holds net \(conv.weight, fc1.weight\), epoch and lacks fc1.bias, fc2"):
+        load_translator(path)
+    state = Translator(8).state_dict()
+    torch.save({"model_state_dict": {name: state[name] for name in state if name != "fc3.bias"}}, path)
+    with pytest.raises(InputError, match=r"fc3.weight\) and lacks fc3.bias; required tensors: fc1.bias, fc1.weight"):
+        load_translator(path)
+    torch.save({name: tensor.numpy() for name, tensor in state.items()}, path)
+    with pytest.raises(InputError, match="it holds fc1.weight, .*, not all of which are tensors; required"):
         load_translator(path)
     torch.save({name: torch.zeros(2) for name in "abcdefgh"}, path)
     with pytest.raises(InputError, match=r"it holds a, b, c, d, e, f and 2 more; required tensors: fc1.bias"):
@@ -175,3 +187,25 @@ def test_what_was_found_is_said_where_it_does_not_fit(tmp_path: Path) -> None:
     torch.save(torch.zeros(3), path)
     with pytest.raises(InputError, match="it holds Tensor; required"):
         load_translator(path)
+
+
+def test_a_file_with_another_ending_is_answered_with_those_that_are_read(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(Translator(8).state_dict(), "model.pth.tar")
+    for given in ("model.pth.tar", "./model.pth.tar"):
+        with pytest.raises(InputError, match=r"model.pth.tar is not a .* end in .safetensors, .pth, .pt$"):
+            zoo.find(given, [], *SPACES.values())
+    with pytest.raises(InputError, match='unknown translator "model.tar"'):
+        zoo.find("model.tar", [], *SPACES.values())
+    with pytest.raises(InputError, match=r"model.pth.tar is not a .* end in .safetensors, .pth, .pt$"):
+        load_translator("model.pth.tar")
+
+
+def test_a_name_that_can_be_and_is_not_is_no_typo(net: Translator, tmp_path: Path) -> None:
+    save_translator(tmp_path / "one" / "wit_cos_512.safetensors", net, SPACES)
+    for name, said in (("ridge", 'this model has no translator "ridge"$'), ("imp", "; available: wit_cos_512$"),
+                       ("rigde", r"; did you mean ridge\?$")):
+        with pytest.raises(InputError, match=said):
+            zoo.find(name, [tmp_path], *SPACES.values(), ["ridge", "memory"])
+    with pytest.raises(InputError, match='unknown translator ""; this model has none; it may have: ridge, memory$'):
+        zoo.find("", [], *SPACES.values(), ["ridge", "memory"])
