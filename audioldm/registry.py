@@ -10,8 +10,10 @@ import logging
 import os
 import re
 import shlex
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from translator import settings, zoo
 from translator.programs import program
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "starter"
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)  # owner/name
+DIMENSIONS = 512  # of AudioLDM's CLAP, and of the CLIP for models that bring none
 CAPTIONS = "captions.txt"  # beside the bundled translators: the captions of every memory
 BETTER = "audiocaps_cos_512"  # than a memory, and all that its training needs comes with the package
 
@@ -109,11 +112,11 @@ def find_model(name: str) -> ModelFolder:
     Raises InputError, with the nearest names.
     """
     if name in model_names():
-        return open_folder(models_dir() / name)
+        return replace(open_folder(models_dir() / name), called=name)
     if name in UPSTREAM:
         from .checkpoints.download import checkpoint
 
-        return _converted(checkpoint(name), name)
+        return replace(_converted(checkpoint(name), name), called=name)
     path = Path(os.path.expanduser(name))
     if name and os.path.exists(path):
         return open_path(path)
@@ -121,7 +124,7 @@ def find_model(name: str) -> ModelFolder:
     if HUB_ID.fullmatch(name) and not os.path.exists(path.parent) and path.suffix != ".ckpt":
         from .checkpoints.hub import snapshot
 
-        return open_folder(snapshot(name))
+        return replace(open_folder(snapshot(name)), called=name)
     if path.suffix == ".ckpt":
         raise InputError(f"no such checkpoint file: {name}")
     if len(path.parts) > 1:
@@ -174,29 +177,52 @@ def how_to_make(name: str, model: str) -> str:
 
 def name_of(folder: ModelFolder) -> str:
     """What --model_name and --model call the model in ``folder``: its name, or its path."""
-    own = folder.name
-    return own if own in all_names() or "/" in own else str(folder.path)  # "/": of the hub
+    return folder.called or str(folder.path)
 
 
 def check_before_download(name: str | None, model: str) -> None:
-    """Raise InputError if the model called ``model`` must be downloaded and cannot have the translator ``name``.
+    """Raise InputError if the model called ``model``, or at that path, cannot have the translator ``name``, as far as
+    that can be known before it is downloaded or converted."""
+    far = model in UPSTREAM or os.path.isfile(os.path.expanduser(model)) or not is_here(model)
+    if name not in (None, settings.MEMORY):
+        _check_before_spaces(name, model, None if far else find_model(model))
 
-    Its spaces are not known yet. But there must be a translator of that name, and not of a bundled model.
+
+def _check_before_spaces(name: str, model: str, folder: ModelFolder | None) -> None:
+    """Raise InputError if a model whose spaces are not known yet cannot have the translator ``name``.
+
+    They are known once the model and its CLIP are there. Before, a file can be loaded, and of a name there must be a
+    file: of the bundled ones none will do, as bundled models bring their own CLIP. ``folder``: None: it is not there.
     """
-    if name in (None, settings.MEMORY) or is_here(model):
+    if name == settings.MEMORY or folder is not None and folder.part("clip").is_dir():
         return
-    if zoo.is_path(name):
-        namesakes = [zoo.read_entry(Path(os.path.expanduser(name)))]
-    else:
-        namesakes = [entry for entry in zoo.available(translators_home()) if entry.name == name]
     bundled = {entry.spaces for entry in zoo.available(models_dir() / "translators")}
-    if all(entry.spaces in bundled for entry in namesakes):
-        known = name if settings.is_known(name) else BETTER
-        near = "" if known == name else did_you_mean(name, list(settings.KNOWN))
-        raise InputError(
-            f'there is no translator "{name}" for {model}{near}; without --translator, {settings.MEMORY} is used, '
-            f"which needs no training; to make one: {how_to_make(known, model)}"
-        )
+    if zoo.is_path(name):
+        entry = zoo.read_entry(Path(os.path.expanduser(name)))
+        if entry.spaces in bundled:
+            raise InputError(f'the translator "{name}" belongs to a bundled model, and works only with that')
+        from translator import model as networks
+
+        _check_dimensions(entry, networks.load_translator(entry.path).dim, DIMENSIONS, DIMENSIONS)
+        return
+    roots = [translators_home(), *([] if folder is None else [folder.path.parent / "translators"])]
+    known = [entry.name for root in roots for entry in zoo.available(root) if entry.spaces not in bundled]
+    if name not in known:
+        raise _with_command(zoo.missing(name, known, _possible(name)), name, model)
+
+
+def _possible(name: str) -> Iterator[str]:
+    """Names that every model's translators can have; ``name`` is among them if it is a variant of one."""
+    yield from settings.KNOWN
+    if settings.is_known(name):
+        yield name
+
+
+def _with_command(error: InputError, name: str, model: str) -> InputError:
+    """``error``, that there is no translator ``name``, with the command that makes it, if it is no mistyped name."""
+    if not settings.is_known(name) or name == settings.MEMORY:
+        return error
+    return InputError(f"{error}; {settings.MEMORY} needs no training; to make this one: {how_to_make(name, model)}")
 
 
 def default_name(model: LatentDiffusion) -> str:
@@ -206,7 +232,7 @@ def default_name(model: LatentDiffusion) -> str:
     if given is not None:
         return given
     entries = (entry for root in dict.fromkeys(translator_roots(model)) for entry in zoo.available(root))
-    trained = {entry.name for entry in entries if entry.fits(*model.spaces)} - {settings.MEMORY}
+    trained = {entry.name for entry in entries if entry.fits(*model.spaces) and not entry.unnamed} - {settings.MEMORY}
     return min(trained, key=settings.preference, default=settings.MEMORY)
 
 
@@ -216,15 +242,13 @@ def find_translator(model: LatentDiffusion, name: str | None = None) -> zoo.Entr
     Raises InputError: unknown name, with the nearest ones, or a translator of other spaces.
     """
     name = default_name(model) if name is None else name
+    called = name_of(model.folder)
+    if not model.has_clip:
+        _check_before_spaces(name, called, model.folder)
     try:
-        return zoo.find(name, translator_roots(model), *model.spaces, settings.KNOWN)
+        return zoo.find(name, translator_roots(model), *model.spaces, _possible(name))
     except InputError as error:
-        if not settings.is_known(name) or name == settings.MEMORY:
-            raise
-        raise InputError(
-            f"{error}; {settings.MEMORY} needs no training; to make this one: "
-            f"{how_to_make(name, name_of(model.folder))}"
-        ) from None
+        raise _with_command(error, name, called) from None
 
 
 def find_or_make_translator(model: LatentDiffusion, name: str | None = None) -> zoo.Entry:
@@ -245,8 +269,10 @@ def load_translator(model: LatentDiffusion, name: str | None = None) -> nn.Modul
         from translator import model as networks
 
         translator = networks.load_translator(entry.path)
-        _check_dimensions(model, entry, cast(int, translator.dim))
-        if None in entry.spaces:
+        clip = len(read_arrays(model.clip_files[1], CLIP_PROJECTIONS[:1])[0])
+        clap = len(read_arrays(model.folder.weights("clap"), CLAP_PROJECTIONS[:1])[0])
+        _check_dimensions(entry, translator.dim, clip, clap)
+        if entry.unnamed:
             log.warning(zoo.UNNAMED.format(entry.path))
         if name is None and entry.name == settings.MEMORY:
             log.warning(
@@ -257,10 +283,8 @@ def load_translator(model: LatentDiffusion, name: str | None = None) -> nn.Modul
     return model.translators[entry.path]
 
 
-def _check_dimensions(model: LatentDiffusion, entry: zoo.Entry, dim: int) -> None:
+def _check_dimensions(entry: zoo.Entry, dim: int, clip: int, clap: int) -> None:
     """A .pth file does not say which spaces it belongs to, but their dimensions must be its own."""
-    clip = len(read_arrays(model.clip_files[1], CLIP_PROJECTIONS[:1])[0])
-    clap = len(read_arrays(model.folder.weights("clap"), CLAP_PROJECTIONS[:1])[0])
     if not dim == clip == clap:
         raise InputError(
             f'the translator "{entry.name}" is for spaces of {dim} dimensions, '

@@ -199,9 +199,13 @@ def _read_json_beside(file: Path) -> object:
 
 def install(args: argparse.Namespace, host: Host) -> None:
     """Copy a translator to where models look for it."""
-    entry, model = zoo.read_entry(args.file), host(args.model)
+    from .model import load_translator
+
+    entry = zoo.read_entry(args.file)
     if args.model is None and None in entry.spaces:
         raise InputError(f"{args.file} does not name its spaces; --model names a model that has them")
+    load_translator(args.file)  # a damaged file is reported before the model, which may be a download
+    model = host(args.model)
     if args.model is not None and not entry.fits(*model.spaces):
         raise InputError("{} belongs to the spaces {} and {}, not to those of {}".format(
             args.file, *entry.spaces, model.name))  # fmt: skip
@@ -223,8 +227,8 @@ def install_file(file: Path, model: HostModel, *, replace: bool = False) -> None
 
     entry, translator = zoo.read_entry(file), load_translator(file)
     clip, clap = entry.spaces
-    unnamed = clip is None or clap is None
-    if unnamed and translator.dim != model.dim:
+    assumed = clip is None or clap is None
+    if assumed and translator.dim != model.dim:
         raise InputError(
             f"the spaces of {file} have {translator.dim} dimensions, those of {model.name} {model.dim}"
         )
@@ -235,9 +239,10 @@ def install_file(file: Path, model: HostModel, *, replace: bool = False) -> None
     beside = file.with_suffix(".json")
     if beside.is_file():
         write(target.with_suffix(".json"), beside.read_bytes())
-    if unnamed:
+    if entry.unnamed:
         _say(zoo.UNNAMED.format(file))
-        facts = {"clip_space": spaces[0], "clap_space": spaces[1]}
+    if assumed:
+        facts = {"clip_space": spaces[0], "clap_space": spaces[1], **zoo.ASSUMED}
         save_translator(target, translator, {**entry.metadata, **facts})
     else:
         write(target, file.read_bytes())
@@ -248,12 +253,14 @@ def install_file(file: Path, model: HostModel, *, replace: bool = False) -> None
 
 def import_text_files(args: argparse.Namespace, host: Host) -> None:
     """Convert a folder of text files, or two tables, to a shard."""
-    from .shards.text_files import import_pairs
+    from .shards.text_files import check_import, import_pairs
 
-    spaces = tuple(args.spaces) if args.spaces else host(args.model).spaces if args.model else None
-    if spaces is None:
+    check_import(args.files, args.out, args.source)  # before the model, which may be a download
+    model = host(args.model) if args.model and not args.spaces else None
+    if model is None and not args.spaces:
         raise InputError("vectors do not name their spaces: give --model or --spaces CLIP CLAP")
-    count = import_pairs(args.files, args.out, args.source, args.kind, *spaces)
+    (clip, clap), dim = (args.spaces, None) if model is None else (model.spaces, model.dim)
+    count = import_pairs(args.files, args.out, args.source, args.kind, clip, clap, dim)
     _say(f"{count} pairs in {args.out}")
 
 

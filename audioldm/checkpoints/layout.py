@@ -46,6 +46,7 @@ class ModelFolder:
 
     path: Path
     index: dict[str, Any]
+    called: str | None = None  # the name that opened it, as registry.find_model knows it; None: a path did
 
     @property
     def name(self) -> str:

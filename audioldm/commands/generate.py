@@ -89,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
     many = any(is_list(text) for text in args.text or ())
     job = _read(args, many)  # all that needs no model, which may be a download of gigabytes
     name = registry.DEFAULT_MODEL if args.model_name is None else args.model_name
-    if args.ckpt_path is None:
-        registry.check_before_download(args.translator, name)
+    where = os.path.abspath(os.path.expanduser(args.ckpt_path)) if args.ckpt_path else name
+    registry.check_before_download(args.translator, where)
     model = registry.build_model(
         args.ckpt_path, model_name=name, device=args.device, precision=args.precision, batch=args.batch
     )

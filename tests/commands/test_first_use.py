@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 from server import Server
 
 from audioldm import registry
-from audioldm.checkpoints import download
+from audioldm.checkpoints import download, hub
 from audioldm.checkpoints.layout import CLAP_BOTH_TOWERS, clap_fingerprint, clip_fingerprint, fingerprint
 from audioldm.checkpoints.published import UPSTREAM, Checkpoint
 from audioldm.commands.generate import main
+from audioldm.commands.translator import main as translator_main
 from audioldm.latent_diffusion.model import LatentDiffusion
 from translator.model import Memory, Translator, load_translator, save_translator
 
@@ -119,7 +120,7 @@ def test_a_trained_translator_goes_before_memory(run: Run, blind: Path, picture:
     "name, said, pictures",
     [
         ("wit_cos_512", 'this model has no translator "wit_cos_512"', True),
-        ("audiocaps_mse_256_noise", 'no translator "audiocaps_mse_256_noise"', False),
+        ("audiocaps_mse_256_noise", 'this model has no translator "audiocaps_mse_256_noise"; memory', False),
         ("ridge", 'no translator "ridge"', False),
     ],
 )
@@ -127,8 +128,6 @@ def test_a_translator_that_is_missing_is_refused_with_the_command_that_makes_it(
     run: Run, blind: Path, picture: Path, name: str, said: str, pictures: bool
 ) -> None:
     code, wavs, err = run("-t", picture, "--model_name", blind, "--translator", name)
-    if name.endswith("_noise"):
-        said = "unknown translator"
     assert (code, wavs) == (2, []) and said in err and len(err.splitlines()) == 1
     command = shlex.split(err.split("to make this one: ")[1])
     assert command[1:5] == ["make", name, "--model", str(blind)]
@@ -141,17 +140,67 @@ def test_a_typo_is_answered_with_the_nearest_names(run: Run, blind: Path, pictur
     assert code == 2 and f"did you mean {near}" in err and "make" not in err
 
 
-@pytest.mark.parametrize("name", ["wit_cos_512", "wit_cos_51", "nowhere.pth", "other"])
-def test_nothing_is_downloaded_for_a_translator_that_cannot_be_there(
-    run: Run, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, name: str
-) -> None:
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("wit_cos_512", "to make this one"), ("wit_cos_51", "; did you mean wit_cos_512 or "), ("", "it may have: "),
+        ("other", "it may have: audiocaps_mse_256, "), ("nowhere.pth", "no such translator file: nowhere.pth"),
+        ("whole.pth", "whole.pth is not a readable translator file"), ("small.pth", "spaces of 256 dimensions"),
+        ("bundled/translators/x/other.safetensors", "belongs to a bundled model"),
+    ],
+)  # fmt: skip
+def test_nothing_is_downloaded_or_converted_for_a_translator_that_cannot_be_there(
+    run: Run, blind: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, server: Server, name: str,
+    said: str,
+) -> None:  # fmt: skip
     clip, clap = "c" * 12, "a" * 12  # a bundled model's translators are not for AudioLDM's checkpoints
     bundled = tmp_path / "bundled" / "translators" / "x" / "other.safetensors"
     save_translator(bundled, Translator(8), {"clip_space": clip, "clap_space": clap})
+    torch.save(torch.nn.Linear(2, 2), "whole.pth")
+    torch.save(Translator(8, 256).state_dict(), "small.pth")
+    Path("mine.ckpt").write_text("no checkpoint, which reading it would tell")
+    without_clip(blind)
+    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(hub, "clip", lambda **_: pytest.fail("CLIP was asked for"))
     monkeypatch.setitem(UPSTREAM, "audioldm-s-full-v2", Checkpoint(server.answer("/ckpt", b"x"), about=1))
-    code, _, err = run("-t", picture, "--model_name", "audioldm-s-full-v2", "--translator", name)
-    assert code == 2 and len(err.splitlines()) == 1 and server.paths == []
-    assert "no such translator file" in err or "make" in err and "audioldm-s-full-v2" in err
+    for flag, model in (("--model_name", "audioldm-s-full-v2"), ("--model_name", "mine.ckpt"), ("-ckpt", "mine.ckpt"),
+                        ("--model_name", "owner/name"), ("--model_name", blind), ("-ckpt", blind)):  # fmt: skip
+        code, _, err = run("-t", picture, flag, model, "--translator", name)
+        assert code == 2 and len(err.splitlines()) == 1 and server.paths == [] and said in err
+        if name != "wit_cos_512":
+            assert " make " not in err
+        else:
+            called = str(tmp_path / model) if flag == "-ckpt" else str(model)
+            assert "did you mean" not in err
+            assert shlex.split(err.split("this one: ")[1])[1:5] == ["make", name, "--model", called]
+
+
+def without_clip(folder: Path) -> None:
+    """Make the model in ``folder`` one that needs the hub's CLIP."""
+    shutil.rmtree(folder / "clip")
+    index = json.loads((folder / "model_index.json").read_text())
+    (folder / "model_index.json").write_text(json.dumps({name: index[name] for name in index if name != "clip"}))
+
+
+def test_the_translator_of_a_row_is_looked_for_before_clip_is_downloaded(
+    run: Run, blind: Path, picture: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_clip(blind)
+    monkeypatch.setattr(hub, "is_cached", lambda *_: False)
+    monkeypatch.setattr(hub, "clip", lambda **_: pytest.fail("CLIP was asked for"))
+    Path("list.csv").write_text(f"image,translator\n{picture},wit_cos_51\n")
+    code, _, err = run("-t", "list.csv", "--model_name", blind)
+    assert code == 1 and "did you mean wit_cos_512" in err
+
+
+@pytest.mark.parametrize("name", ["starter", "audioldm-s-full-v2"])
+def test_a_folder_that_is_called_as_a_known_model_is_named_by_its_path(
+    run: Run, blind: Path, picture: Path, tmp_path: Path, name: str
+) -> None:
+    folder = blind.rename(blind.with_name(name))
+    for flag, given in (("--model_name", f"models/{name}"), ("-ckpt", f"models/{name}")):
+        code, _, err = run("-t", picture, flag, given, "--translator", "ridge")
+        assert code == 2 and shlex.split(err.split("this one: ")[1])[1:] == ["make", "ridge", "--model", str(folder)]
 
 
 def test_one_that_may_be_there_is_waited_for(
@@ -220,7 +269,27 @@ def test_a_mix_says_that_it_is_one(run: Run, tiny_folder: Path) -> None:
 def test_a_file_that_names_no_spaces_is_used_with_one_warning(run: Run, blind: Path, picture: Path) -> None:
     torch.save({"model_state_dict": Translator(8).state_dict(), "epoch": 50}, "thesis.pth")
     code, wavs, said = run("-t", picture, "-t", picture, "--model_name", blind, "--translator", "thesis.pth")
-    assert code == 0 and len(wavs) == 1 and said.count("laion_clap") == 1 and "thesis.pth does not say which spaces" in said
+    assert code == 0 and len(wavs) == 1
+    assert said.count("laion_clap") == 1 and "thesis.pth does not say which spaces" in said
+
+
+def test_a_file_that_named_no_spaces_is_no_default_when_it_is_installed(
+    run: Run, blind: Path, picture: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(Translator(8).state_dict(), "wit_cos_512.pth")
+    assert translator_main(["install", "wit_cos_512.pth", "--model", str(blind)]) == 0
+    assert "wit_cos_512.pth does not say which spaces" in capsys.readouterr().err
+    code, lines, _ = run("--list", "--model_name", blind)
+    assert code == 0 and [line.split()[1] for line in lines if line.startswith("* ")] == ["memory"]
+    assert [line for line in lines if line.startswith("  wit_cos_512")]
+    code, (wav,), said = run("-t", picture, "--model_name", blind)
+    assert code == 0 and "no trained translator" in said and "laion_clap" not in said
+    code, (wav,), said = run("-t", picture, "--model_name", blind, "--translator", "wit_cos_512")
+    assert code == 0 and said.count("laion_clap") == 1
+    assert json.loads(Path(wav).with_suffix(".json").read_text())["translator"]["spaces"] == "assumed"
+    install(blind, tmp_path / "cache", "ridge")
+    code, (wav,), said = run("-t", picture, "--model_name", blind)
+    assert code == 0 and json.loads(Path(wav).with_suffix(".json").read_text())["translator"]["name"] == "ridge"
 
 
 def test_the_list_of_one_model(run: Run, blind: Path, tmp_path: Path) -> None:

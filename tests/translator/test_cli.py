@@ -279,6 +279,11 @@ def test_the_thesis_files_install_for_a_model_that_is_named(command, tiny_folder
     refused(command("install", "small.pth", "--model", tiny_folder), "32", "512")
 
 
+def test_a_damaged_file_is_reported_before_the_model(command) -> None:
+    torch.save(torch.nn.Linear(2, 2), "whole.pth")
+    refused(command("install", "whole.pth", "--model", "nowhere"), "whole.pth is not a readable translator file")
+
+
 def test_wrong_spaces_do_not_install(command, tiny_folder: Path, spaces, tmp_path: Path) -> None:
     file = make(tmp_path / "mine.safetensors", (CLIP, CLAP))
     refused(command("install", file, "--model", tiny_folder), f"spaces {CLIP} and {CLAP}, not to those of tiny")
@@ -310,13 +315,18 @@ def test_text_files_become_a_shard_that_trains(command, tiny_folder: Path, space
         write_text_pair(Path("texts") / f"{row['id']}.txt", row["clip"], row["clap"])
     flags = ("--source", "audiocaps", "--kind", "text")
     refused(command("import", "texts", "-o", "a.parquet", *flags), "give --model or --spaces CLIP CLAP")
-    refused(command("import", "nowhere", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP), "no .txt files in nowhere")
+    refused(command("import", "nowhere", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP), "no such file or folder")
     assert not Path("a.parquet").exists()
     code, _, err = command("import", "texts", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP)
     assert (code, err) == (0, ["60 pairs in a.parquet"])
     before = Path("a.parquet").read_bytes()
     refused(command("import", "texts", "-o", "a.parquet", *flags, "--spaces", CLIP, CLAP), "a.parquet already exists")
     assert Path("a.parquet").read_bytes() == before
+    refused(command("import", "texts", "-o", "b", *flags, "--model", "nowhere"), "must end in .parquet, not b")
+    refused(command("import", "texts", "-o", "b.parquet", *flags, "--model", tiny_folder), "model's spaces have 512")
+    for row in make_rows(60, dim=512):
+        Path("texts", f"{row['id']}.txt").unlink()
+        write_text_pair(Path("texts") / f"{row['id']}.txt", row["clip"], row["clap"])
     assert command("import", "texts", "-o", "b.parquet", *flags, "--model", tiny_folder)[0] == 0
     assert command("train", "audiocaps_cos_256", "--data", "b.parquet", "--held_out", "0.2", *QUICK)[0] == 0
     with safe_open("translators/audiocaps_cos_256.safetensors", "pt") as file:

@@ -56,10 +56,11 @@ def test_all_digits_read_back_equal(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", ["%.18e", "%r", "%s"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_numbers_one_a_line(tmp_path: Path, form: str, end: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_numbers_one_a_line(tmp_path: Path, form: str, end: str, encoding: str) -> None:
     clip, clap = (vector.astype(float) for vector in pair())
     text = captions_layout(*("\n".join(form % float(x) for x in v) for v in (clip, clap)))
-    (tmp_path / "1.txt").write_bytes(text.replace("\n", end).encode())
+    (tmp_path / "1.txt").write_bytes(text.replace("\n", end).encode(encoding))
     assert all(map(np.array_equal, read_text_pair(tmp_path / "1.txt"), pair()))
 
 
@@ -165,9 +166,10 @@ def test_what_is_no_pair_is_told_in_a_sentence(tmp_path: Path, monkeypatch, text
 
 
 def test_there_must_be_files(tmp_path: Path) -> None:
-    for folder in (tmp_path, tmp_path / "nowhere"):
-        with pytest.raises(InputError, match="no .txt files in"):
-            list(text_pairs(folder))
+    with pytest.raises(InputError, match="no .txt files in"):
+        list(text_pairs(tmp_path))
+    with pytest.raises(InputError, match="no such folder: .*nowhere"):
+        list(text_pairs(tmp_path / "nowhere"))
     with pytest.raises(InputError, match="not a readable text file"):
         read_text_pair(tmp_path / "1.txt")
     (tmp_path / "1.txt").mkdir()
@@ -259,3 +261,55 @@ def test_no_pair_is_lost_to_a_missing_header_and_no_row_number_is_taken_for_a_nu
         csv.writer(file).writerow([1.0] * 30)
     with pytest.raises(InputError, match="as many fields as the header" if header else "different|30 numbers"):
         list(table_pairs(numbers, printed))
+
+
+def test_of_a_printed_vector_and_other_fields_only_the_vector_is_taken(tmp_path: Path) -> None:
+    """As AudioCaps has them: ids, start times and captions, in any order and with any names, also without a header."""
+    vectors = np.random.default_rng(0).standard_normal((5, 16)).astype(np.float32)
+    tables = {
+        "ids": [["audiocap_id", "embedding"], *([1000 + i, row.tolist()] for i, row in enumerate(vectors))],
+        "all": [["embedding", "audiocap_id", "youtube_id", "start_time", "caption"],
+                *([str(row), i, "x-y_z", 30, "[a dog barks]"] for i, row in enumerate(vectors))],
+        "bare": [[f"tensor({row.tolist()})", i, "youtube"] for i, row in enumerate(vectors)],
+    }  # fmt: skip
+    for name, rows in tables.items():
+        with open(tmp_path / f"{name}.csv", "w", newline="") as file:
+            csv.writer(file).writerows(rows)
+        found = list(table_pairs(tmp_path / f"{name}.csv", tmp_path / "ids.csv"))
+        for place in (1, 2):
+            np.testing.assert_allclose([pair[place] for pair in found], vectors, atol=1e-6)
+    with open(tmp_path / "both.csv", "w", newline="") as file:
+        csv.writer(file).writerows([["caption", "clip", "clap"], ["a dog", vectors[0].tolist(), vectors[1].tolist()]])
+    with pytest.raises(InputError, match="both.csv, line 2, has 2 vectors"):
+        list(table_pairs(tmp_path / "both.csv", tmp_path / "both.csv"))
+
+
+def test_the_length_of_the_vectors_is_that_of_the_spaces(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "texts", 3)
+    with pytest.raises(InputError, match="0 in .*texts has 8 numbers, the model's spaces have 512"):
+        import_pairs([folder], tmp_path / "x.parquet", "wit", "image", CLIP, CLAP, 512)
+    assert import_pairs([folder], tmp_path / "x.parquet", "wit", "image", CLIP, CLAP, 8) == 3
+
+
+@pytest.mark.parametrize(
+    "given, out, source, spaces, said",
+    [
+        (["a.csv"], "x.parquet", "wit", (CLIP, CLAP), "one folder of text files, or two tables"),
+        (["a.csv", "texts"], "x.parquet", "wit", (CLIP, CLAP), "one folder of text files, or two tables"),
+        (["nowhere"], "x.parquet", "wit", (CLIP, CLAP), "no such file or folder: nowhere"),
+        (["a.csv", "nowhere.csv"], "x.parquet", "wit", (CLIP, CLAP), "no such file or folder: nowhere.csv"),
+        (["texts"], "x", "wit", (CLIP, CLAP), "must end in .parquet, not x"),
+        (["texts"], "x.parquet", " ", (CLIP, CLAP), "the name of the source is empty"),
+        (["texts"], "x.parquet", "wit", ("bad name", CLAP), 'not "bad name"'),
+        (["texts"], "x.parquet", "wit", (CLIP, "UP"), '"UP"'),
+    ],
+)
+def test_what_cannot_be_imported_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch, given: list[str], out: str, source: str, spaces: tuple[str, str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_folder(Path("texts"), 3)
+    Path("a.csv").write_text("1,2\n")
+    with pytest.raises(InputError, match=said):
+        import_pairs(list(map(Path, given)), Path(out), source, "text", *spaces)
+    assert sorted(path.name for path in Path().iterdir()) == ["a.csv", "texts"]

@@ -20,10 +20,12 @@ from .. import InputError
 from ..files import writing
 from ..tables import WORDS as WORD_COLUMNS
 from ..tables import Table, column_name
+from ..zoo import SPACE
 
 ROW_NUMBERS = ("", "unnamed:_0", "index")  # names of the column in which pandas writes them
 HEADING = re.compile(r"^[ \t]*(?:(CLIP|CLAP) Embedding:|embedding (CLIP|CLAP))[ \t]*$", re.MULTILINE)
 WORDS = re.compile(r"\b(?:tensor|array)\(|\b\w+=.*", re.DOTALL)  # around the numbers, and after them: device=…, dtype=…
+PRINTED = ("[", "tensor(", "array(")  # what a printed vector begins with
 MAX_BYTES = 1_000_000  # of a file; 1,024 numbers take at most 30 kB
 
 
@@ -41,7 +43,7 @@ def read_text_pair(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
         if path.stat().st_size > MAX_BYTES:
             raise InputError(f"{path} is too large to hold one pair of vectors")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise InputError(f"{path} is not a readable text file") from None
     headings = list(HEADING.finditer(text))
@@ -75,6 +77,8 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 
     Raises InputError.
     """
+    if not folder.is_dir():
+        raise InputError(f"no such folder: {folder}")
     files = sorted(folder.glob("*.txt"), key=lambda path: [(len(n), n) for n in re.findall(r"\d+|\D+", path.stem)])
     if not files:
         raise InputError(f"there are no .txt files in {folder}")
@@ -85,9 +89,9 @@ def text_pairs(folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
 def table_pairs(clip: Path, clap: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(number, clip, clap) of every row of two tables, of CLIP's and CLAP's vectors in the same order.
 
-    A vector is a field for each number, or one field as Python prints a list or an array. There may be a header.
-    Columns of captions, and of pandas's row numbers, are left out. Raises InputError: the tables have no or unequal
-    numbers of rows, or a row is no vector.
+    A vector is one field as Python prints a list or an array, whatever the other fields are, or a field for each
+    number; of these, columns of captions and of pandas's row numbers are left out. There may be a header. Raises
+    InputError: the tables have no or unequal numbers of rows, or a row is no vector, or two.
     """
     both = _vectors(clip), _vectors(clap)
     count = 0
@@ -114,7 +118,15 @@ def _vectors(path: Path) -> Iterator[np.ndarray]:
         if record.error or names and len(record.fields) != len(names):
             raise InputError(f"{place} {record.error or 'does not have as many fields as the header'}")
         fields = [field for number, field in enumerate(record.fields) if number not in left_out]
-        yield _numbers(" ".join(fields), Path(place))
+        printed = list(filter(_is_printed, fields))
+        if len(printed) > 1:
+            raise InputError(f"{place} has {len(printed)} vectors; one table is needed of CLIP's, and one of CLAP's")
+        yield _numbers(" ".join(printed or fields), Path(place))
+
+
+def _is_printed(field: str) -> bool:
+    """Whether a field is a vector as Python prints it."""
+    return field.strip(' "').startswith(PRINTED)
 
 
 def _names_columns(fields: Sequence[str]) -> bool:
@@ -122,26 +134,46 @@ def _names_columns(fields: Sequence[str]) -> bool:
     try:
         numbers = [float(field) for field in fields if field.strip()]
     except ValueError:  # words, or a printed vector
-        return not fields[-1].strip(" \"").startswith(("[", "tensor(", "array("))
+        return not any(map(_is_printed, fields))
     return numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
 
 
-def import_pairs(given: Sequence[Path], out: Path, source: str, kind: str, clip_space: str, clap_space: str) -> int:
+def check_import(given: Sequence[Path], out: Path, source: str) -> None:
+    """Raise InputError if ``import_pairs`` would, whatever the spaces and the vectors are."""
+    if out.suffix != ".parquet":
+        raise InputError(f"the name of a shard must end in .parquet, not {out}")
+    if out.exists():
+        raise InputError(f"{out} already exists; refusing to overwrite")
+    if not source.strip():
+        raise InputError("the name of the source is empty")
+    if given[0].is_file() if len(given) == 1 else len(given) > 2 or any(path.is_dir() for path in given):
+        raise InputError("give one folder of text files, or two tables: CLIP's vectors and CLAP's")
+    if absent := [path for path in given if not path.exists()]:
+        raise InputError(f"no such file or folder: {absent[0]}")
+
+
+def import_pairs(
+    given: Sequence[Path], out: Path, source: str, kind: str, clip_space: str, clap_space: str, dim: int | None = None
+) -> int:
     """Convert a folder of text files, or two tables, to the new embedding shard ``out``; returns the number of pairs.
 
-    They have no captions, so pairs are held out by their names. Raises InputError.
+    They have no captions, so pairs are held out by their names. ``dim``: dimensions of the spaces, where they are
+    known. Raises InputError.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     from .parquet import OK, ROW_GROUP, schema
 
-    if out.exists():
-        raise InputError(f"{out} already exists; refusing to overwrite")
-    if len(given) > 2 or (len(given) == 2 and given[0].is_dir()):
-        raise InputError("give one folder of text files, or two tables: CLIP's vectors and CLAP's")
+    check_import(given, out, source)
+    if not all(map(SPACE.fullmatch, (clip_space, clap_space))):
+        raise InputError(
+            f'a space is named by small letters and digits, as in 9514d24e30e0, not "{clip_space}" and "{clap_space}"'
+        )
     pairs = text_pairs(given[0]) if len(given) == 1 else table_pairs(*given)
     first = next(pairs)
+    if dim not in (None, len(first[1])):
+        raise InputError(f"{first[0]} in {given[0]} has {len(first[1])} numbers, the model's spaces have {dim}")
     columns = schema(source, clip_space, clap_space, dim=len(first[1]))
     rows, count = itertools.chain([first], pairs), 0
     with writing(out, replace=False) as file, pq.ParquetWriter(file, columns) as writer:
