@@ -91,11 +91,11 @@ def fetcher(args: argparse.Namespace) -> Callable[[], Fetcher]:
     return partial(WebFetcher, settings)
 
 
-def add_model(p: argparse.ArgumentParser) -> None:
-    """Add the flags of the model and its device."""
+def add_model(p: argparse.ArgumentParser, default: str | None = DEFAULT_MODEL) -> None:
+    """Add the flags of the model and its device; ``default``: None: the model of the shards."""
     p.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME",
-        help="name or folder of the audioldm model whose CLIP and CLAP are used [%(default)s]",
+        "--model", default=default, metavar="NAME",
+        help=f"name or folder of the audioldm model whose CLIP and CLAP are used [{default or 'that of the shards'}]",
     )  # fmt: skip
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda [auto]")
 
