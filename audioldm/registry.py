@@ -170,8 +170,7 @@ def translator_roots(model: LatentDiffusion) -> list[Path]:
 def how_to_make(name: str, model: str) -> str:
     """The command that makes the translator called ``name`` for the model called ``model``."""
     option = "" if model == DEFAULT_MODEL else f" --model {shlex.quote(model)}"
-    pictures = name not in settings.CLOSED_FORM and "wit" in settings.parse(name).sources
-    data = " --wit sample --contact YOUR@MAIL" if pictures else ""
+    data = " --wit sample --contact YOUR@MAIL" if settings.needs_pictures(name) else ""
     return f"{program('audioldm-translator')} make {name}{option}{data}"
 
 

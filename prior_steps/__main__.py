@@ -15,8 +15,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """The command ``audioldm-embed``; returns its exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
     if given and given[0] in COMMANDS:
-        code = import_module(f"prior_steps.{COMMANDS[given[0]][0]}").main(given[1:], as_program=argv is None)
-        return int(code)
+        script = import_module(f"prior_steps.{COMMANDS[given[0]][0]}")
+        return int(script.main(given[1:], as_program=argv is None, name=f"audioldm-embed {given[0]}"))
     return command(lambda: _help(given), as_program=argv is None, name="audioldm-embed")
 
 

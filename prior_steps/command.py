@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # the engine is imported where it is used: to list flags take
     from .engine.write import Folder
     from .readers import Reader
 
+SEE = "the shards have the reason of each in the column error"  # of rows that failed
 COMMANDS = {  # of audioldm-embed -> the scripts, and what they do
     "audiocaps": ("audiocaps.embedding", "AudioCaps' captions through CLIP and CLAP"),
     "audiocaps_clip": ("audiocaps.embedding_clip", "the same through CLIP alone"),
@@ -90,11 +91,11 @@ def fetcher(args: argparse.Namespace) -> Callable[[], Fetcher]:
     return partial(WebFetcher, settings)
 
 
-def add_model(p: argparse.ArgumentParser) -> None:
-    """Add the flags of the model and its device."""
+def add_model(p: argparse.ArgumentParser, default: str | None = DEFAULT_MODEL) -> None:
+    """Add the flags of the model and its device; ``default``: None: the model of the shards."""
     p.add_argument(
-        "--model", default=DEFAULT_MODEL, metavar="NAME",
-        help="name or folder of the audioldm model whose CLIP and CLAP are used [%(default)s]",
+        "--model", default=default, metavar="NAME",
+        help=f"name or folder of the audioldm model whose CLIP and CLAP are used [{default or 'that of the shards'}]",
     )  # fmt: skip
     p.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu or cuda [auto]")
 
@@ -139,17 +140,19 @@ def end(folder: Folder) -> int:
     print(report(folder))
     if not folder.statuses.total():
         raise InputError("the input has no rows")
-    if failed := failures(folder):
-        print(f"{failed:,} rows failed; the shards have the reason of each in the column error", file=sys.stderr)
+    if failed := failures(folder).total():
+        print(f"{failed:,} rows failed; {SEE}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def script(module: str, work: Callable[[Sequence[str] | None], int]) -> Callable[..., int]:
     """The ``main`` of a script: runs ``work`` with the error handling of audioldm's commands."""
 
-    def main(argv: Sequence[str] | None = None, as_program: bool | None = None) -> int:
-        """``as_program``: whether the process ends with it; None: if no ``argv`` is given."""
+    def main(argv: Sequence[str] | None = None, as_program: bool | None = None, name: str | None = None) -> int:
+        """``as_program``: whether the process ends with it; None: if no ``argv`` is given. ``name``: how it was called,
+        if not as this script."""
         ends = argv is None if as_program is None else as_program
-        return common.command(lambda: work(argv), as_program=ends, name=module.rpartition("prior_steps.")[2])
+        called = name or module.rpartition("prior_steps.")[2]
+        return common.command(lambda: work(argv), as_program=ends, name=called)
 
     return main

@@ -6,7 +6,6 @@ The console script ``audioldm-translator`` begins here: of the three packages, t
 from __future__ import annotations
 
 import argparse
-import hashlib
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,13 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from audioldm.commands import translator as command
+from audioldm.registry import DEFAULT_MODEL
 from translator import InputError, actions, settings
+from translator.files import output_path
+
+from .command import SEE
 
 if TYPE_CHECKING:
     from translator.actions import HostModel
 
     from .engine.progress import Stages
-    from .plan import Part
+    from .parts import Part
+    from .plan import Lot
 
 NAME = "audioldm-translator make"
 HELP = "data, embedding, training, evaluation and installation in one command"
@@ -58,81 +62,93 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, host: Callable[[str | None], HostModel]) -> None:
     """Make what is not made yet. Raises InputError."""
-    names = settings.expand(args.names)
-    sources = _sources(names, with_pictures=bool(args.wit or args.cc))
+    names, work = settings.expand(args.names), _folder(args.work)
     from . import plan
 
-    plan.check(args, names, sources)
+    plan.check(args, names)
     model = host(args.model)
-    work = args.work.expanduser() / "-".join(model.spaces)
-    parts = plan.parts(args, sources, args.model or "starter", work)
-    out = work / f"translators-{_digest(parts)}"
-    names = _not_installed(names, out, model, args.replace)
-    if names:
-        _make(names, parts, out, model, args.replace)
+    lots = plan.lots(args, names, args.model or DEFAULT_MODEL, work / "-".join(model.spaces))
+    for lot in lots:
+        lot.names = _not_installed(lot, lot.embedded, model, args.replace, _say)
+    if lots := [lot for lot in lots if lot.names]:
+        _make(lots, model, args.replace)
 
 
-def _sources(names: Sequence[str], with_pictures: bool) -> set[str]:
-    """The sources that the translators learn from. Raises InputError: a name has no meaning."""
-    found = set[str]()
-    for name in names:
-        if name in (*settings.CLOSED_FORM, settings.MEMORY):
-            found |= {"audiocaps", "wit"} if with_pictures else {"audiocaps"}  # pictures are better with their own mean
-            continue
-        wanted = settings.parse(name)
-        found |= {*wanted.sources, "wit"} if wanted.centred else {*wanted.sources}
-    return found
+def _folder(name: Path) -> Path:
+    """The folder called ``name``, which may not exist yet. Raises InputError: there is a file in its place."""
+    folder = output_path(name)
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{path} is a file; --work must be a folder")
+    return folder
 
 
-def _digest(parts: Sequence[Part]) -> str:
-    return hashlib.sha256(" ".join(part.folder.name for part in parts).encode()).hexdigest()[:8]
+def _not_installed(
+    lot: Lot, embedded: bool, model: HostModel, replace: bool, say: Callable[[str], object]
+) -> list[str]:
+    """The translators that are not made and installed yet. Raises InputError: one of other data is.
 
-
-def _not_installed(names: Sequence[str], out: Path, model: HostModel, replace: bool) -> list[str]:
-    """The translators that are not made and installed yet. Raises InputError: one of other data is."""
+    While not all is ``embedded``, the data are not known, but if none of it is, then they are others.
+    """
     left = []
-    for name in names:
-        installed, made = actions.installed_path(name, model), out / f"{name}.safetensors"
+    for name in lot.names:
+        installed = actions.installed_path(name, model)
+        made = lot.out / installed.name if embedded else None
         if not installed.exists():
             left.append(name)
-        elif made.exists() and made.read_bytes() == installed.read_bytes():
-            _say(f"{name} is made and installed: {installed}")
-        elif replace:
+        elif made and made.exists() and made.read_bytes() == installed.read_bytes():
+            say(f"{name} is made and installed: {installed}")
+        elif replace or not embedded and lot.begun:
             left.append(name)
         else:
             raise InputError(f"another translator called {name} is installed: {installed}; --replace replaces it")
     return left
 
 
-def _make(names: list[str], parts: Sequence[Part], out: Path, model: HostModel, replace: bool) -> None:
-    from translator.shards.parquet import open_shards
+def _make(lots: list[Lot], model: HostModel, replace: bool) -> None:
     from translator.training import named
-    from translator.training.train import estimate
 
     from .engine.progress import Stages, duration
-    from .engine.run import run as embed
 
-    order = named.Order(names, {})
+    parts = dict.fromkeys(part for lot in lots for part in lot.parts)
     steps = {f"embedding {part.name}": part.seconds() for part in parts}
-    counts = dict[str, int]()
-    for part in parts:
-        source = settings.PART_OF.get(part.name, part.name)
-        counts[source] = counts.get(source, 0) + part.count
-    todo = [one for one in order.settings(list(counts)) if not (out / f"{one.name}.safetensors").exists()]
-    steps["training"] = 2.0 + estimate(todo, counts, model.dim)
+    training = {lot: lot.seconds(model.dim) for lot in lots}
+    steps["training"] = sum(training.values())
     _say(f"{NAME}: about {duration(sum(steps.values()))}: " + ", ".join(
         f"{step} {duration(seconds)}" for step, seconds in steps.items() if seconds))  # fmt: skip
-    _say(f"shards are kept in {parts[0].work} for the next translators")
+    _say(f"shards are kept in {lots[0].parts[0].work} for the next translators")
     with Stages(NAME, steps) as stages:
         for part in parts:
             stages.begin(f"embedding {part.name}")
-            embed(part.job, part.folder, show=stages.rows)
+            _embed(part, stages)
+        for lot in lots:
+            lot.names = _not_installed(lot, True, model, replace, stages.say)
+        lots = [lot for lot in lots if lot.names]
         stages.begin("training")
-        shards = open_shards(part.folder for part in parts)
-        pairs = named.make_all(order, shards, out, partial(_report, stages), stages.done)
-    _evaluate(names, pairs, out)
-    for name in names:
-        actions.install_file(out / f"{name}.safetensors", model, replace=replace)
+        whole, before = sum(training[lot] for lot in lots), 0.0
+        for lot in lots:
+
+            def on_share(share: float, own: float = training[lot], before: float = before) -> None:
+                stages.done((before + share * own) / whole)
+
+            named.make_from(lot.pairs, named.Order(lot.names, {}), lot.out, partial(_report, stages), on_share)
+            before += training[lot]
+    if lots:
+        _evaluate(lots)
+    for lot in lots:
+        for name in lot.names:
+            actions.install_file(lot.out / f"{name}.safetensors", model, replace=replace)
+
+
+def _embed(part: Part, stages: Stages) -> None:
+    """Embed what is left of ``part``, and say which rows failed."""
+    from .engine.run import failures
+    from .engine.run import run as embed
+
+    folder = embed(part.job, part.folder, show=lambda name, total, done: stages.rows(part.rows, done))
+    if failed := failures(folder):
+        why = ", ".join(f"{status} {rows:,}" for status, rows in failed.most_common())
+        stages.say(f"{failed.total():,} rows of {part.name} failed ({why}); {SEE}")
 
 
 def _report(stages: Stages, line: str) -> None:
@@ -141,14 +157,16 @@ def _report(stages: Stages, line: str) -> None:
         stages.say(line)
 
 
-def _evaluate(names: Sequence[str], pairs: dict, out: Path) -> None:
+def _evaluate(lots: Sequence[Lot]) -> None:
     """Print how near the translators come to held-out pairs."""
     from translator.evaluation import judge, report
     from translator.model import load_translator
     from translator.shards.pairs import join
 
+    pairs = {source: pairs for lot in lots for source, pairs in sorted(lot.pairs.items())}
     held_out = join([some.held_out_pairs() for some in pairs.values() if some.held_out])
-    found = judge.judge_pairs(held_out, {name: load_translator(out / f"{name}.safetensors") for name in names})
+    files = {name: lot.out / f"{name}.safetensors" for lot in lots for name in lot.names}
+    found = judge.judge_pairs(held_out, {name: load_translator(file) for name, file in files.items()})
     print(report.held_out_markdown(found))
 
 

@@ -1,142 +1,168 @@
-"""What ``make`` embeds, where it keeps the shards, and how long that takes."""
+"""What ``make`` has to do: which translators learn from which collections, and what must be there for it."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import random
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import json
+import sys
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
 from functools import cached_property
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
-
-import numpy as np
 
 from audioldm.checkpoints.download import download
 from audioldm.checkpoints.layout import cache_dir
 from audioldm.errors import InputError
+from audioldm.registry import build_model
+from translator import settings
 
 from .audiocaps.reader import AudioCaps
 from .command import fetcher
 from .conceptual_captions.reader import ConceptualCaptions
-from .engine.embed import IMAGE_BATCH, TEXT_BATCH, Embedder, Kind
-from .engine.worker import Fetcher, Job
-from .engine.write import read_manifest
-from .readers import Reader
-from .readers.rows import OK, Row
+from .engine.worker import Job
+from .parts import SHARD_ROWS, Part
 from .wit.reader import Wit
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from translator.shards.pairs import Pairs
+
+    from .engine.embed import Kind
+    from .engine.worker import Fetcher
+    from .readers import Reader
 
 SAMPLE = "sample"
 SAMPLE_URL = "https://storage.googleapis.com/gresearch/wit/wit_v1.train.all-1percent_sample.tsv.gz"
 SAMPLE_BYTES = 250_000_000  # about: a hundredth of WIT's 25 GB
-SHARD_ROWS = {"text": 2_000, "image": 200}  # fewer than otherwise, so that a killed run loses less than a minute
-PROBED = {"text": 2 * TEXT_BATCH, "image": IMAGE_BATCH}  # rows that are embedded to see how long it takes
-PER_DOWNLOAD = {"wit": 0.1, "conceptual_captions": 0.03}  # seconds, assumed: from one host, and from many
 
 
-@dataclass
-class Part:
-    """The shards of one collection."""
+@dataclass(eq=False)
+class Source:
+    """What translators learn from under one name: a collection, or two that count as one."""
 
-    job: Job
-    work: Path  # the folder of all parts
+    name: str
+    parts: list[Part]
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        """The pairs of the shards, once all are there. Raises InputError."""
+        from translator.shards.pairs import Pairs
+        from translator.shards.parquet import open_shards
+
+        return Pairs(open_shards(part.folder for part in self.parts), settings.Settings.held_out, self.name)
+
+
+@dataclass(eq=False)
+class Lot:
+    """Translators that learn from the same sources."""
+
+    names: list[str]
+    sources: list[Source]
 
     @property
-    def name(self) -> str:
-        return self.job.reader.name
-
-    @cached_property
-    def folder(self) -> Path:
-        """Its own folder, named by what it is made of."""
-        facts = f"{self.job.reader.fingerprint} {self.job.limit} {self.job.rows_each}"
-        return self.work / f"{self.name}-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
-
-    @cached_property
-    def left(self) -> int:
-        """How many rows are left to embed."""
-        manifest = read_manifest(self.folder) or {}
-        if manifest.get("finished"):
-            return 0
-        return max(1, self.count - manifest.get("statuses", {}).get(OK, 0))
+    def parts(self) -> list[Part]:
+        return [part for source in self.sources for part in source.parts]
 
     @property
-    def count(self) -> int:
-        """The number of rows that can be embedded."""
-        return self._scan[0]
+    def begun(self) -> bool:
+        """Whether something of each part is embedded."""
+        return all(part.folder.exists() for part in self.parts)
+
+    @property
+    def embedded(self) -> bool:
+        return not any(part.left for part in self.parts)
+
+    @property
+    def pairs(self) -> dict[str, Pairs]:
+        return {source.name: source.pairs for source in self.sources}
 
     @cached_property
-    def _scan(self) -> tuple[int, list[Row]]:
-        """How many rows can be embedded, and some of them, drawn evenly; their pictures are not kept."""
-        count, drawn, most, order = 0, list[Row](), PROBED[self.job.kind], random.Random(0)
-        for row in islice(self.job.reader, self.job.limit):
-            if row.status != OK:
-                continue
-            count += 1
-            place = len(drawn) if len(drawn) < most else order.randrange(count)
-            drawn[place : place + 1] = [replace(row, content=row.content and b"")] if place < most else []
-        return count, drawn
+    def out(self) -> Path:
+        """The folder of the translators, named by the content of the shards, once all are there. Raises InputError."""
+        from translator.training.record import data_facts
 
-    def seconds(self) -> float:
-        """About how long the rest takes: what some rows take now, times their number."""
-        if not self.left:
-            return 0.0
-        embedder = Embedder(self.job.model, self.job.device, self.job.kind)
-        rows = self._scan[1]
-        probe = [(row, None if self.job.kind == "text" else _noise(embedder)) for row in rows]
-        embedder(probe[: 1 + len(probe) // 4])  # reads the weights, and decides on the precision
-        began = time.perf_counter()
-        embedder(probe)
-        each = (time.perf_counter() - began) / max(1, len(probe))
-        if any(row.url and row.content is None for row in rows):
-            each = max(each, PER_DOWNLOAD[self.name])
-        return self.left * each
+        facts = json.dumps(data_facts(self.pairs), sort_keys=True)
+        return self.parts[0].work / f"translators-{hashlib.sha256(facts.encode()).hexdigest()[:8]}"
+
+    def seconds(self, dim: int) -> float:
+        """About how long the rest of the training takes."""
+        from translator.training.named import Order
+        from translator.training.train import estimate
+
+        counts = {source.name: sum(part.count for part in source.parts) for source in self.sources}
+        wanted, out = Order(self.names, {}).settings(list(counts)), self.out if self.embedded else None
+        todo = [one for one in wanted if out is None or not (out / f"{one.name}.safetensors").exists()]
+        return 2.0 + estimate(todo, counts, dim, out)
 
 
-def _noise(embedder: Embedder) -> Tensor:
-    from PIL import Image
+def uses(name: str, pictures: bool) -> frozenset[str]:
+    """The sources that the translator called ``name`` learns from. Raises InputError: the name has no meaning.
 
-    pixels = np.random.default_rng(0).integers(0, 255, (224, 224, 3), np.uint8)
-    return embedder.model.clip.pixels(Image.fromarray(pixels))
+    ``pictures``: whether there are any; those that are made of all pairs use them, too.
+    """
+    of_all = name in (*settings.CLOSED_FORM, settings.MEMORY)
+    own = ("audiocaps",) if of_all else settings.parse(name).sources
+    return frozenset(own) | ({"wit"} if settings.needs_pictures(name) or of_all and pictures else set())
 
 
-def parts(args: argparse.Namespace, sources: set[str], model: str, work: Path) -> list[Part]:
-    """The parts that ``sources``, of the translators, are made of. Raises InputError."""
-    return [
-        Part(Job(reader, kind, model, args.device, fetcher=fetch, limit=args.limit, shard_rows=SHARD_ROWS[kind],
-                 retry=fetch is not None and args.retry), work)
-        for reader, kind, fetch in _readers(args, sources)
-    ]  # fmt: skip
+def lots(args: argparse.Namespace, names: list[str], model: str, work: Path) -> list[Lot]:
+    """The translators ``names``, by the sources that they learn from. Raises InputError."""
+    groups, sources = dict[frozenset[str], list[str]](), dict[str, Source]()
+    for name in names:
+        groups.setdefault(uses(name, _has_pictures(args)), []).append(name)
+    for reader, kind, fetch in _readers(args, frozenset().union(*groups), with_sample=True):
+        job = Job(reader, kind, model, args.device, fetcher=fetch, limit=args.limit, shard_rows=SHARD_ROWS[kind],
+                  retry=fetch is not None and args.retry)  # fmt: skip
+        source = settings.PART_OF.get(reader.name, reader.name)
+        part = Part(job, work, ignores_noai=fetch is not None and args.ignore_noai)
+        sources.setdefault(source, Source(source, [])).parts.append(part)
+    return [Lot(group, [sources[source] for source in sorted(used)]) for used, group in groups.items()]
+
+
+def _has_pictures(args: argparse.Namespace) -> bool:
+    return bool(args.wit or args.cc)
 
 
 def _readers(
-    args: argparse.Namespace, sources: set[str]
+    args: argparse.Namespace, sources: Collection[str], with_sample: bool
 ) -> Iterator[tuple[Reader, Kind, Callable[[], Fetcher] | None]]:
+    """The reader of each collection, the kind of its rows and what fetches its pictures. Raises InputError.
+
+    ``with_sample``: whether the sample of WIT, which is downloaded, is one of them.
+    """
     if "audiocaps" in sources:
         yield AudioCaps(), "text", None
     if "wit" not in sources:
         return
-    if args.wit:
-        yield Wit(sample() if args.wit == SAMPLE else args.wit), "image", fetcher(args)
+    fetch = fetcher(args)
+    if args.wit and (args.wit != SAMPLE or with_sample):
+        yield Wit(sample() if args.wit == SAMPLE else args.wit), "image", fetch
     if args.cc:
-        yield ConceptualCaptions(args.cc), "image", fetcher(args)
+        yield ConceptualCaptions(args.cc), "image", fetch
 
 
-def check(args: argparse.Namespace, names: list[str], sources: set[str]) -> None:
-    """Raise InputError if a source is missing, or a contact that its server asks for."""
-    if "wit" in sources and not (args.wit or args.cc):
-        name = next(name for name in names if "wit" in name)
+def check(args: argparse.Namespace, names: list[str]) -> None:
+    """Look at everything that needs no download, and say which files are not used.
+
+    Raises InputError: a name has no meaning, a file, the contact or the device is missing or wrong.
+    """
+    sources = frozenset().union(*(uses(name, _has_pictures(args)) for name in names))
+    if "wit" not in sources:
+        for flag, file in (("--wit", args.wit), ("--cc", args.cc)):
+            if file:
+                print(f"not used by {', '.join(names)}: {flag} {file}", file=sys.stderr)
+    elif not _has_pictures(args):
         raise InputError(
-            f"{name} learns from pictures with captions: give --wit {SAMPLE} (a hundredth of WIT, "
-            f"{SAMPLE_BYTES / 1e6:.0f} MB, and its pictures), --wit FILE of WIT or --cc FILE of Conceptual Captions"
+            f"{next(filter(settings.needs_pictures, names))} learns from pictures with captions: give --wit {SAMPLE} "
+            f"(a hundredth of WIT, {SAMPLE_BYTES / 1e6:.0f} MB, and its pictures), --wit FILE of WIT or --cc FILE of "
+            "Conceptual Captions"
         )
-    if args.wit and not args.wit.endswith(".parquet") and not args.contact:
+    elif args.wit and not args.wit.endswith(".parquet") and not args.contact:
         raise InputError("the pictures of WIT are Wikimedia's, which requires a contact: --contact YOUR@MAIL")
+    for reader, _, _ in _readers(args, sources, with_sample=False):
+        iter(reader)
+    _ = build_model(device=args.device).device  # of the bundled model, which any machine has
 
 
 def sample() -> Path:

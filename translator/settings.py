@@ -86,6 +86,14 @@ def parse(name: str, known: Iterable[str] = ("audiocaps", "wit")) -> Settings:
     return settings
 
 
+def needs_pictures(name: str) -> bool:
+    """Whether the translator called ``name`` learns from pictures, or from their mean. Raises InputError."""
+    if name in (*CLOSED_FORM, MEMORY):
+        return False
+    found = parse(name)
+    return found.centred or "wit" in found.sources
+
+
 def expand(given: Iterable[str]) -> list[str]:
     """Names without repetitions; "all" stands for the eighteen."""
     return list(dict.fromkeys(name for one in given for name in (EIGHTEEN if one == "all" else [one])))

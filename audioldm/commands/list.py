@@ -39,13 +39,20 @@ def listing() -> list[str]:
     return lines + _published()
 
 
+def unknown_yet(name: str) -> str | None:
+    """Why the spaces of the model ``name`` are known only after a download; None if they are known."""
+    if not registry.is_here(name):
+        return f"{name} is not downloaded, so its spaces are not known yet; {settings.MEMORY} works with any model"
+    if not registry.build_model(model_name=name).has_clip:
+        return f"{name} is downloaded, but not its CLIP; both are after the first picture"
+    return None
+
+
 def listing_of(name: str) -> list[str]:
     """The lines of the table of the translators for the model ``name``. No server is asked. Raises InputError."""
-    if not registry.is_here(name):
-        return [f"{name} is not downloaded, so its spaces are not known yet; {settings.MEMORY} works with any model"]
+    if why := unknown_yet(name):
+        return [why]
     model = registry.build_model(model_name=name)
-    if not model.has_clip:
-        return [f"{name} is downloaded, but not its CLIP; both are after the first picture"]
     clip, clap = model.spaces
     entries = (entry for root in dict.fromkeys(registry.translator_roots(model)) for entry in zoo.available(root))
     fitting = {entry.name: entry for entry in entries if entry.fits(clip, clap)}

@@ -12,6 +12,7 @@ from .. import registry
 from ..checkpoints.layout import cache_dir, read_json, reporting
 from ..errors import InputError
 from .common import Parser, command
+from .list import unknown_yet
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,11 @@ def _run(argv: Sequence[str] | None, extras: Mapping[str, Extra]) -> int:
 
     parser = Parser("audioldm-translator", allow_abbrev=False)
     cli.add_arguments(parser, extras)
+    args = parser.parse_args(argv)
+    if args.command == "list" and (why := unknown_yet(args.model or registry.DEFAULT_MODEL)):
+        print(why)  # a list needs no download
+        return 0
     try:
-        return cli.run(parser.parse_args(argv), HostedModel, extras)
+        return cli.run(args, HostedModel, extras)
     except ModuleNotFoundError as error:
         raise InputError(f"{error.name} is not installed; run: {pip_install(error.name or '')}") from None

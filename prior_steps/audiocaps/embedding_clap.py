@@ -17,7 +17,7 @@ def work(argv: Sequence[str] | None) -> int:
     p = command.parser(MODULE, "Add CLAP's vectors to the shards that embedding_clip made.", "", NEEDS)
     default = "build/embeddings/audiocaps"
     p.add_argument("--out", default=default, metavar="FOLDER", help="output folder of embedding_clip [%(default)s]")
-    command.add_model(p)
+    command.add_model(p, default=None)
     args = p.parse_args(argv)
     return command.end(add_clap(args.out, args.model, args.device))
 

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 from audioldm.errors import InputError
+from audioldm.registry import DEFAULT_MODEL
 from translator.programs import program
 
 from .embed import CLAP, TOWERS, Embedded, Embedder
@@ -17,20 +18,22 @@ from .worker import shard_schema
 from .write import Folder, read_manifest, read_shard, shards, write_shard
 
 
-def add_clap(out: str | Path, model: str = "starter", device: str = "auto") -> Folder:
+def add_clap(out: str | Path, model: str | None = None, device: str = "auto") -> Folder:
     """Complete the shards of the finished run in ``out``, each in its place, whole or not at all.
 
+    ``model``: None: the one that made the shards.
     Raises InputError: there is no such run, it is not finished, or it was made with another model.
     """
     path = Path(os.path.expanduser(out))
     manifest = read_manifest(path)
     if manifest is None:
-        embed = program("audioldm-embed")
-        raise InputError(f"{path} has no shards; first run: {embed} audiocaps_clip --out {shlex.quote(str(path))}")
+        more = "" if model is None else f" --model {shlex.quote(model)}"
+        first = f"{program('audioldm-embed')} audiocaps_clip --out {shlex.quote(str(path))}{more}"
+        raise InputError(f"{path} has no shards; first run: {first}")
     if not manifest.get("finished"):
         raise InputError(f"{path} is not finished; rerun the command that started it")
     settings = manifest["settings"]
-    embedder = Embedder(model, device, towers=(CLAP,))
+    embedder = Embedder(model or settings.get("model", DEFAULT_MODEL), device, towers=(CLAP,))
     spaces = dict(zip(("clip_space", "clap_space"), embedder.model.spaces, strict=True))
     with Folder(path, {**settings, **spaces}, embedder.versions) as folder:
         if CLAP in settings["towers"]:

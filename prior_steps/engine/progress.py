@@ -78,8 +78,8 @@ class Stages:
     """
 
     def __init__(self, name: str, seconds: Mapping[str, float]) -> None:
-        self._name, self._seconds = name, dict(seconds)
-        self._step, self._share, self._passed = "", 0.0, 0.0
+        self._name, self._seconds, self._total = name, dict(seconds), max(sum(seconds.values()), 1e-3)
+        self._step, self._share, self._before = "", 0.0, 0.0
         self._began = self._reported = time.monotonic()
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
@@ -95,7 +95,7 @@ class Stages:
 
     def begin(self, step: str) -> None:
         """The step before is over; ``step`` begins."""
-        self._passed += self._seconds.get(self._step, 0.0)
+        self._before += self._seconds.get(self._step, 0.0)
         self._step, self._share = step, 0.0
         self._show(now=True)
 
@@ -104,33 +104,42 @@ class Stages:
         self._share = min(1.0, max(share, self._share))
         self._show()
 
-    def rows(self, name: str, total: int | None, done: int) -> _Rows:
-        """A display of rows, as ``run`` wants it, for this step."""
-        return _Rows(self, total, done)
+    def rows(self, total: int, done: int) -> _Rows:
+        """A display of rows, as ``run`` wants it, for this step, which is to do what is not yet done of ``total``."""
+        return _Rows(self, total - done)
 
     def say(self, line: str) -> None:
         """Print a line clear of the bar."""
         tqdm.write(line, file=sys.stderr)
 
+    def left(self, spent: float) -> float:
+        """About how many seconds are left after ``spent``.
+
+        Both the estimates and the pace so far count: by the share that is ahead, and by the share that is done.
+        """
+        done = self._passed / self._total
+        return (self._total - self._passed) * (1.0 - done + spent / self._total)  # done · spent / passed: the pace
+
+    @property
+    def _passed(self) -> float:
+        """How many of the estimated seconds are behind."""
+        return self._before + self._share * self._seconds.get(self._step, 0.0)
+
     def _show(self, now: bool = False) -> None:
-        total = max(sum(self._seconds.values()), 1e-3)
-        passed = self._passed + self._share * self._seconds.get(self._step, 0.0)
-        spent = time.monotonic() - self._began
-        pace = spent / passed if passed > 0.02 * total else 1.0  # of the clock to the estimate
-        text = f"{self._step}, about {duration((total - passed) * pace)} left"
+        text = f"{self._step}, about {duration(self.left(time.monotonic() - self._began))} left"
         if self._bar is not None:
-            self._bar.n = passed / total
+            self._bar.n = self._passed / self._total
             self._bar.set_postfix_str(text)
         elif now or time.monotonic() - self._reported >= EVERY:
             self._reported = time.monotonic()
-            print(f"{self._name}: {passed / total:.0%}, {text}", file=sys.stderr, flush=True)
+            print(f"{self._name}: {self._passed / self._total:.0%}, {text}", file=sys.stderr, flush=True)
 
 
 class _Rows:
     """The rows of a step of ``Stages``."""
 
-    def __init__(self, stages: Stages, total: int | None, done: int) -> None:
-        self._stages, self._total, self._rows = stages, total, done
+    def __init__(self, stages: Stages, rows: int) -> None:
+        self._stages, self._all, self._done = stages, rows, 0
 
     def __enter__(self) -> _Rows:
         return self
@@ -138,8 +147,8 @@ class _Rows:
     def __exit__(self, *_: object) -> None: ...
 
     def add(self, rows: int) -> None:
-        self._rows += rows
-        self._stages.done(self._rows / self._total if self._total else 0.0)
+        self._done += rows
+        self._stages.done(self._done / max(1, self._all))
 
 
 def duration(seconds: float) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -84,9 +85,9 @@ def run_here(worker: Worker, folder: Folder, progress: Display) -> None:
         began = now
 
 
-def failures(folder: Folder) -> int:
-    """The number of rows that failed, without those that were left out on purpose."""
-    return sum(rows for status, rows in folder.statuses.items() if status not in (OK, *LEFT_OUT))
+def failures(folder: Folder) -> Counter[str]:
+    """The number of rows that failed, by status, without those that were left out on purpose."""
+    return Counter({status: rows for status, rows in folder.statuses.items() if status not in (OK, *LEFT_OUT)})
 
 
 def report(folder: Folder) -> str:

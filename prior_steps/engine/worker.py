@@ -106,6 +106,7 @@ class Worker:
             "input": self.job.reader.fingerprint,
             "files": getattr(self.job.reader, "parts", None),
             "reading": getattr(self.job.reader, "fingerprint_of_options", None),
+            "model": self.embedder.name,
             "limit": self.job.limit,
             "rows_per_shard": self.job.rows_each,
             "clip_kind": self.job.kind,

@@ -89,7 +89,7 @@ class Folder:
         for name, value in settings.items() if before else ():
             was = before["settings"].get(name) if before else None
             was = current(was) if name.endswith("_space") and isinstance(was, str) else was
-            if name in ("files", "reading"):  # "input" is computed from them
+            if name in ("files", "reading", "model"):  # "input" is computed from the first; of models, spaces count
                 continue
             if name == "input" and was != value and before and self._redo(before, settings, counts):
                 continue

@@ -79,17 +79,22 @@ def picture(shade: int) -> bytes:
     return encode(Image.effect_noise((80 + shade % 7, 70), 20 + shade), "PNG")
 
 
+def tar_of_pictures(path: Path, number: int) -> Path:
+    with tarfile.open(path, "w") as tar:
+        for i in range(number):
+            for ending, content in (("png", picture(100 + i)), ("txt", f"picture {i} of the web".encode())):
+                member = tarfile.TarInfo(f"{i:05}.{ending}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return path
+
+
 def test_wit_and_conceptual_captions_to_the_end(cache: Path, tiny_folder: Path, tmp_path: Path, server, capsys) -> None:
     lines = [wit_line(server.answer(f"/{i}.png", picture(i)), f"picture {i} of wit", mime="image/png")
              for i in range(60)]  # fmt: skip
     lines.append(wit_line(server.url("/gone.png"), "a picture that is gone", mime="image/png"))
     table = write_wit(tmp_path / "wit.tsv.gz", *lines)
-    with tarfile.open(tmp_path / "cc.tar", "w") as tar:
-        for i in range(50):
-            for ending, content in (("png", picture(100 + i)), ("txt", f"picture {i} of the web".encode())):
-                member = tarfile.TarInfo(f"{i:05}.{ending}")
-                member.size = len(content)
-                tar.addfile(member, io.BytesIO(content))
+    tar_of_pictures(tmp_path / "cc.tar", 50)
     code, out, err = run(
         capsys, "wit_cos_16", "audiocaps_wit_mse_16", "--wit", table, "--cc", tmp_path / "cc.tar", "--contact",
         "me@example.org", "--model", tiny_folder, *SMALL,
@@ -102,6 +107,48 @@ def test_wit_and_conceptual_captions_to_the_end(cache: Path, tiny_folder: Path, 
         record = json.loads(find_translator(model, name).path.with_suffix(".json").read_text())
         assert record["data"]["wit"]["collections"] == {"conceptual_captions": 50, "wit": 60}
     assert default_name(model) == "tiny_cos", "the model's own choice counts"
+
+
+def test_what_a_name_does_not_learn_from_changes_nothing(cache, tiny_folder: Path, tmp_path: Path, capsys) -> None:
+    more = ["--model", tiny_folder, "--limit", "60", "--device", "cpu"]
+    assert run(capsys, "audiocaps_cos_16", *more)[0] == 0
+    code, _, err = run(capsys, "audiocaps_cos_16", "--cc", "nowhere.tar", *more)
+    assert code == 0 and "not used by audiocaps_cos_16: --cc nowhere.tar" in err and "is made and installed" in err
+    pictures = tar_of_pictures(tmp_path / "cc.tar", 50)
+    names = ["audiocaps_cos_16", "wit_cos_20", "audiocaps_cos_16_centred"]
+    code, out, err = run(capsys, *names, "--cc", pictures, *more)
+    assert code == 0 and "audiocaps_cos_16 is made and installed" in err
+    assert "| wit_cos_20 |" in out and "| audiocaps_cos_16_centred |" in out and "| audiocaps_cos_16 |" not in out
+    code, out, err = run(capsys, *names, "--cc", pictures, *more)
+    assert code == 0 and out == "" and err.count("is made and installed") == 3
+    code, out, err = run(capsys, "wit_cos_20", "--cc", tar_of_pictures(tmp_path / "other.tar", 40), *more)
+    assert (code, out, len(err.splitlines())) == (2, "", 1) and "--replace replaces it" in err, "before it is embedded"
+
+
+def test_rows_that_failed_are_said_and_tried_again(cache, tiny_folder: Path, tmp_path: Path, server, capsys) -> None:
+    lines = [wit_line(server.answer(f"/{i}.png", picture(i)), f"picture {i}", mime="image/png") for i in range(50)]
+    server.answer("/7.png", status=403)
+    lines.append(wit_line(server.url("/gone.png"), "a picture that is gone", mime="image/png"))
+    table = write_wit(tmp_path / "wit.tsv.gz", *lines)
+    command = ["wit_cos_16", "--wit", table, "--contact", "me@example.org", "--model", tiny_folder, *SMALL]
+    code, _, err = run(capsys, *command)
+    assert code == 0 and "2 rows of wit failed (" in err and "http_404 1" in err and "http_403 1" in err
+    installed = find_translator(LatentDiffusion.from_folder(tiny_folder, "cpu"), "wit_cos_16").path
+
+    def pairs() -> int:
+        facts = json.loads(installed.with_suffix(".json").read_text())["data"]["wit"]
+        return facts["pairs"] + facts["held_out"]
+
+    first = installed.read_bytes()
+    code, out, err = run(capsys, *command, "--retry")
+    assert code == 0 and out == "" and "is made and installed" in err, "nothing has changed"
+    server.answer("/7.png", picture(7))
+    code, _, err = run(capsys, *command, "--retry")
+    assert code == 2 and "--replace" in err and installed.read_bytes() == first and pairs() == 49
+    installed.unlink()
+    assert run(capsys, *command)[0] == 0 and pairs() == 50, "what is embedded now goes to a folder of its own"
+    installed.write_bytes(first)
+    assert run(capsys, *command, "--replace")[0] == 0 and installed.read_bytes() != first
 
 
 def test_the_sample_is_downloaded_once(cache: Path, tmp_path: Path, server: Server, monkeypatch) -> None:
@@ -120,11 +167,18 @@ def test_the_sample_is_downloaded_once(cache: Path, tmp_path: Path, server: Serv
         (["wit_cos_512", "--wit", "sample"], "--contact"),
         (["nonsense"], "is not the name of a trainable translator"),
         (["audiocaps_cos_512", "--limit", "0"], "is not a whole number"),
+        (["audiocaps_cos_512_centred"], "audiocaps_cos_512_centred learns from pictures with captions: give --wit"),
         (["wit_cos_512", "--wit", "nowhere.tsv.gz", "--contact", "me@example.org"], "no such file"),
+        (["wit_cos_512", "--wit", "sample", "--contact", "nonsense"], "the contact must be"),
+        (["audiocaps_cos_512", "--device", "nonsense"], 'unknown device "nonsense"'),
+        (["audiocaps_cos_512", "--work", "~nobodyx/w"], "the home folder of nobody"),
+        (["audiocaps_cos_512", "--work", __file__], "is a file; --work must be a folder"),
+        (["audiocaps_cos_512", "--work", f"{__file__}/w"], "is a file; --work must be a folder"),
     ],
 )
 def test_what_cannot_be_made_is_said_at_once(cache: Path, capsys, arguments: list[str], said: str) -> None:
-    code, out, err = run(capsys, *arguments)
+    """Before the model is downloaded."""
+    code, out, err = run(capsys, *arguments, "--model", "audioldm-s-full-v2")
     assert (code, out) == (2, "") and said in err and len(err.splitlines()) == 1
 
 
@@ -174,6 +228,8 @@ def test_embed_says_what_there_is(capsys) -> None:
     assert all(name in shown for name in COMMANDS)
     assert embed_command.main(["audiocap"]) == 2
     assert "audiocaps" in capsys.readouterr().err
+    assert embed_command.main(["audiocaps", "--limit", "0"]) == 2
+    assert capsys.readouterr().err.startswith("audioldm-embed audiocaps: error: ")
     with pytest.raises(SystemExit):
         embed_command.main(["wit", "-h"])
     assert "audioldm-embed wit" in capsys.readouterr().out

@@ -19,7 +19,7 @@ from runs import assert_near, rows_of, state_of, write_csv
 from audioldm.errors import InputError
 from prior_steps import histograms
 from prior_steps.audiocaps import csvtotxt, embedding, embedding_clap, embedding_clip
-from prior_steps.engine.progress import Progress, table
+from prior_steps.engine.progress import Progress, Stages, table
 from prior_steps.engine.worker import map_ahead
 from prior_steps.engine.write import Folder, read_shard
 from translator.shards.parquet import open_shards
@@ -152,13 +152,14 @@ def test_two_steps_give_what_one_gives(arguments, tmp_path, capsys) -> None:
     assert embedding.main(arguments) == 0
     arguments[-1] = str(tmp_path / "steps")
     assert embedding_clap.main(["--out", arguments[-1], *arguments[2:4]]) == 2
-    assert "audioldm-embed audiocaps_clip --out" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "audioldm-embed audiocaps_clip --out" in said and said.rstrip().endswith(f"--model {arguments[3]}")
     assert embedding_clip.main(arguments) == 0
     assert not any(shard.clap_space for shard in open_shards([tmp_path / "steps"]))
     assert csvtotxt.main(["--shards", arguments[-1], "--out", str(tmp_path / "txt")]) == 2
     assert "no CLAP vectors" in capsys.readouterr().err
     for _ in range(2):  # the second time, nothing is left to do
-        assert embedding_clap.main(["--out", arguments[-1], *arguments[2:4]]) == 0
+        assert embedding_clap.main(["--out", arguments[-1]]) == 0, "the model is the one of the shards"
     assert rows_of(tmp_path / "steps") == rows_of(tmp_path / "out")
     before = state_of(tmp_path / "steps")
     assert embedding.main(arguments) == 0  # it is such a folder now
@@ -250,6 +251,21 @@ def test_threads_are_ahead_by_no_more_than_their_number() -> None:
 
     for done, result in enumerate(map_ahead(lambda i: i * i, numbers(), 3)):
         assert result == done * done and len(taken) <= done + 3
+
+
+def test_the_time_that_is_left(capsys) -> None:
+    """At first by the estimate, at last by the pace so far."""
+    stages = Stages("make", {"embedding": 60.0, "training": 40.0})
+    stages.begin("embedding")
+    assert stages.left(0) == 100 and 100 < stages.left(10) < 115
+    rows = stages.rows(1000, 600)  # 600 of 1000 were there before
+    rows.add(200)
+    assert 65 < stages.left(30) < 75
+    stages.begin("training")
+    stages.done(0.75)
+    assert 18 < stages.left(180) < 20, "all takes twice as long as estimated"
+    stages.done(1.0)
+    assert stages.left(200) == 0
 
 
 def test_progress_without_a_terminal(capsys, monkeypatch) -> None:

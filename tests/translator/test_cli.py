@@ -117,6 +117,11 @@ def test_list(command, tiny_folder: Path, spaces: tuple[str, str]) -> None:
     assert by_name["memory"].endswith("made at first use")
 
 
+def test_a_list_downloads_nothing(command) -> None:
+    code, out, err = command("list", "--model", "audioldm-s-full-v2")
+    assert (code, len(out), err) == (0, 1, []) and "is not downloaded" in out[0]
+
+
 def test_list_of_the_starter_and_of_nothing(command) -> None:
     code, out, _ = command("list")
     assert code == 0 and out[0].startswith("starter:") and any(line.startswith("* ") for line in out[1:])

@@ -27,7 +27,7 @@ from translator.settings import Settings, parse
 from translator.shards import pairs as data
 from translator.shards.pairs import Pairs
 from translator.shards.parquet import open_shards
-from translator.training import closed_form, memory, named, record, train
+from translator.training import closed_form, job, memory, named, record, train
 from translator.training.mix import Mix
 
 SHORT = {"epochs": 4, "batch": 32, "hidden": 24, "patience": 0}
@@ -177,8 +177,12 @@ def test_interrupted_and_gone_on(sources: dict[str, Pairs], together: Path, tmp_
         with pytest.raises(KeyboardInterrupt):
             train.train([settings(name) for name in names], sources, tmp_path, report=interrupt)
     assert not list(tmp_path.glob("*.safetensors")) and len(list(tmp_path.glob(".*.state"))) == 2
-    said: list[str] = []
-    train.train([settings(name) for name in VARIANTS], sources, tmp_path, report=said.append)
+    assert job.epochs_done(settings(VARIANTS[0]), tmp_path) == stop_at
+    assert job.epochs_done(settings(VARIANTS[1]), tmp_path) == 0
+    said, shares = list[str](), list[float]()
+    wanted = [settings(name) for name in VARIANTS]
+    train.train(wanted, sources, tmp_path, report=said.append, on_share=shares.append)
+    assert shares == sorted(shares) and shares[-1] == 1
     assert all(weights(tmp_path, name) == weights(together, name) for name in VARIANTS)
     assert f"wit: epoch {stop_at + 1}, 4 of 4" in "\n".join(said) and not list(tmp_path.glob(".*"))
     assert f"audiocaps+wit: epoch {stop_at}," not in "\n".join(said)

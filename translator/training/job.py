@@ -106,6 +106,14 @@ def state_path(settings: Settings, out: Path) -> Path:
     return out / f".{settings.name}.state"
 
 
+def epochs_done(settings: Settings, out: Path) -> int:
+    """How many epochs of an interrupted training are done, as far as its state can be read."""
+    try:
+        return len(torch.load(state_path(settings, out), weights_only=True, map_location="cpu")["history"])
+    except Exception:  # no file, or a damaged one: ``begin`` says so
+        return 0
+
+
 def draw_seed(settings: Settings, epoch: int, what: str) -> int:
     """A seed that makes a translator the same alone or beside others, interrupted or not."""
     return zlib.crc32(f"{settings.seed} {epoch} {settings.name} {what}".encode())

@@ -93,8 +93,8 @@ def make_all(
 ) -> dict[str, Pairs]:
     """Make all translators of ``order`` from ``shards``, in the folder ``out``; returns the pairs by source.
 
-    ``report`` is called with lines for people, ``on_share`` with the share of the work that is done, 0 to 1. Raises
-    InputError.
+    ``report`` is called with lines for people, ``on_share`` with the share of what was left that is done, 0 to 1.
+    Raises InputError.
     """
     _check_device(order.device)
     sources = by_source(shards)
@@ -106,7 +106,17 @@ def make_all(
         left = sources.pop(source)
         count = "one shard" if len(left) == 1 else f"{len(left)} shards"
         report(f"not used by {', '.join(order.names)}: {count} of {source} ({left[0].path})")
-    pairs, done, count = read_pairs(sources, order.held_out), len(wanted), len(order.names)
+    pairs = read_pairs(sources, order.held_out)
+    make_from(pairs, order, out, report, on_share)
+    return pairs
+
+
+def make_from(
+    pairs: dict[str, Pairs], order: Order, out: Path, report: Report = print, on_share: Share = lambda share: None
+) -> None:
+    """Make all translators of ``order`` from ``pairs``, by source, all of which count. See ``make_all``."""
+    wanted = order.settings(list(pairs))
+    done, count = len(wanted), len(order.names)
     if wanted:
         train(
             wanted, pairs, out, device=order.device, half=order.half, report=report,
@@ -120,7 +130,6 @@ def make_all(
         report(f"{name}: {path}")
         done += 1
         on_share(done / count)
-    return pairs
 
 
 def _check_device(name: str) -> None:

@@ -24,11 +24,11 @@ from ..settings import Settings
 from ..shards.pairs import Batch, Pairs
 from . import closed_form, record
 from .curves import loss_curves
-from .job import Job, begin, draw_seed, judge, save_state, state_path, take_steps
+from .job import Job, begin, draw_seed, epochs_done, judge, save_state, state_path, take_steps
 from .mix import Mix
 
 Report = Callable[[str], None]
-Share = Callable[[float], object]  # is told the share of the work that is done, 0 to 1
+Share = Callable[[float], object]  # is told the share that is done of what was left at the beginning, 0 to 1
 TURN = 32  # batches that a job takes in one turn
 USUAL_EPOCHS = 15  # before the training stops; 10 to 20 of the starter's
 
@@ -74,15 +74,15 @@ def train(
     if found and not found.images:
         raise InputError("centred translators require pictures in the data, with or without captions, for their mean")
     clip_means = found.clip if found else None
-    done = len(wanted) - len(todo)
+    done = 0
     for key, group in groups.items():
 
         def on_epochs(epochs: float, done: int = done) -> None:
-            on_share((done + epochs) / len(wanted))
+            on_share((done + epochs) / len(todo))
 
         _train_group(group, mixes[key], clip_means, facts, out, device, half, report, on_epochs)
         done += len(group)
-        on_share(done / len(wanted))
+        on_share(done / len(todo))
     return [out / f"{settings.name}.safetensors" for settings in wanted]
 
 
@@ -102,6 +102,7 @@ def _train_group(
     jobs = [begin(settings, held_out, clip_means, facts, out, device) for settings in group]
     constant = closed_form.constant_cosine(mix, held_out)
     title, began, finished = "+".join(group[0].sources), time.monotonic(), 0
+    before = [job.epoch for job in jobs]
     while active := [job for job in jobs if not job.done]:
         number = min(job.epoch for job in active)
         learning = [job for job in active if job.epoch == number]
@@ -118,7 +119,7 @@ def _train_group(
             f"(constant {constant:.4f}), {mix.pairs * len(learning) / seconds:,.0f} pairs/s, "
             f"at most {tqdm.format_interval(ahead * (time.monotonic() - began) / finished)} left"
         )
-        on_epochs(sum(1.0 if job.done else min(0.95, job.epoch / USUAL_EPOCHS) for job in jobs))
+        on_epochs(sum(map(_share_done, jobs, before)))
         for job in learning:
             if job.done:
                 _finish(job, facts, constant, out, half)
@@ -126,6 +127,11 @@ def _train_group(
     for job in jobs:
         if state_path(job.settings, out).exists():  # interrupted between its last epoch and its end
             _finish(job, facts, constant, out, half)
+
+
+def _share_done(job: Job, before: int) -> float:
+    """About how much is done of what was left of ``job`` after ``before`` epochs."""
+    return 1.0 if job.done else min(0.95, (job.epoch - before) / max(1, USUAL_EPOCHS - before))
 
 
 def _epoch(jobs: list[Job], mix: Mix, number: int, device: str, held_out: Batch) -> None:
@@ -155,17 +161,20 @@ def _epoch(jobs: list[Job], mix: Mix, number: int, device: str, held_out: Batch)
             job.best = {name: tensor.detach().clone() for name, tensor in job.network.state_dict().items()}
 
 
-def estimate(wanted: Sequence[Settings], pairs: Mapping[str, int], dim: int = 512) -> float:
+def estimate(
+    wanted: Sequence[Settings], pairs: Mapping[str, int], dim: int = 512, out: Path | None = None
+) -> float:
     """About how many seconds the training of ``wanted`` takes here, from a few steps on random numbers.
 
-    ``pairs``: the number of pairs by source.
+    ``pairs``: the number of pairs by source. ``out``: the folder where trainings may have been interrupted.
     """
     threads, seconds = torch.get_num_threads(), 0.0
     speeds: dict[tuple[int, str, int], float] = {}
     for settings in wanted:
         kind = settings.hidden, settings.loss, settings.batch
         speeds[kind] = speeds.get(kind) or _seconds_per_pair(settings, dim)
-        epochs = min(USUAL_EPOCHS, settings.epochs)
+        before = epochs_done(settings, out) if out else 0
+        epochs = max(1, min(USUAL_EPOCHS, settings.epochs) - before)
         seconds += epochs * speeds[kind] * sum(pairs[source] for source in settings.sources)
     return seconds / max(1, min(threads, len(wanted)))
 
