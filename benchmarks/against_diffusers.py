@@ -173,7 +173,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="one round of 3 steps, one sound; under three minutes")
     parser.add_argument("--steps", type=int, default=10)
-    parser.add_argument("--ddim", type=int, default=100, help="steps of diffusers that equal our 25")
+    parser.add_argument("--ddim", type=int, default=50, help="steps of diffusers that equal our 25")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--clock", choices=CLOCKS, default="wall")

@@ -28,7 +28,7 @@ INDEX = {
     "clip": ["transformers", "VisionTextDualEncoderModel"],
     "default_translator": DEFAULT_TRANSLATOR,
     "guidance_rescale": 0.7,  # as arXiv 2305.08891 recommends
-    "defaults": {"sampler": "dpm++", "ddim_steps": 25, "guidance_scale": 2.5, "n_candidates": 3},
+    "defaults": {"sampler": "unipc", "ddim_steps": 20, "guidance_scale": 2.5, "n_candidates": 3},
 }
 UNKNOWN_SHARE = 0.05  # of the known sounds' own sentences, and of imagined pictures, that may be called unknown
 

@@ -155,10 +155,12 @@ def main() -> None:
     parser.add_argument("--translator", help="of photographs, instead of the model's default")
     parser.add_argument("--candidates", type=int, help="instead of the model's default")
     parser.add_argument("--guidance", type=float, help="instead of the model's default")
+    parser.add_argument("--steps", type=int, help="instead of the model's default")
+    parser.add_argument("--precision", default="auto")
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="of the parts")
     options = parser.parse_args()
-    model = build_model(options.model) if options.model else build_model()
-    given = {"n_candidates": options.candidates, "guidance_scale": options.guidance}
+    model = build_model(options.model, precision=options.precision)
+    given = {"n_candidates": options.candidates, "guidance_scale": options.guidance, "ddim_steps": options.steps}
     settings = GenerateOptions.build(given, model.defaults)
     if options.what == "variety":
         variety(model, settings, 3)

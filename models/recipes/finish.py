@@ -92,9 +92,10 @@ def main() -> None:
     clips = data.clips()
     real_crops = Crops(clips, "train")
     crops = DecodedCrops(clips, real_crops)
-    vocoder, adversary = SpectralVocoder.from_pretrained(data.STARTER / "vocoder").float(), Adversary(Critics())
+    vocoder = SpectralVocoder.from_pretrained(data.STARTER / "vocoder").float()
     if options.depth:
         vocoder = deepened(vocoder, options.depth)
+    adversary = Adversary(Critics(), ADVERSARIAL_WEIGHT, CRITICS_ALONE)
     trained = WORK / "vocoder.pt"
     if trained.exists():  # new critics undo in minutes what old ones taught
         adversary.load_state_dict(torch.load(trained, weights_only=True, map_location=DEVICE)["adversary"])
@@ -105,11 +106,7 @@ def main() -> None:
         with autocast():
             fake = vocoder(torch.cat([mel, log_mel(alone)[:, :FRAMES]])).float()
         real = torch.cat([wave, alone])
-        against = adversary(fake[JUDGED], real[JUDGED])
-        if not trained.exists() and step < CRITICS_ALONE:
-            return 0.0 * against, {}
-        spectral = reconstruction(fake, real)
-        return spectral + ADVERSARIAL_WEIGHT * against, {"spectral": spectral.item(), "adversarial": against.item()}
+        return adversary(fake[JUDGED], real[JUDGED], reconstruction(fake, real))
 
     fit("finish", vocoder, loss, steps=options.steps, minutes=options.minutes, lr=options.rate, betas=(0.8, 0.99),
         adversary=adversary)

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -165,36 +166,44 @@ def features_and_score(layers: nn.ModuleList, x: Tensor) -> list[Tensor]:
 
 
 class Adversary:
-    """Trains ``critics`` a step at a time and gives the generator its least-squares adversarial loss.
+    """Trains ``critics`` a step at a time and gives the generator its loss, in part a least-squares adversarial one.
 
     ``critics`` turn a batch into lists of features, one for each critic, the score last (arXiv 1611.04076); the
-    generator is also to match the features (arXiv 1512.09300).
+    generator is also to match the features (arXiv 1512.09300). New critics know nothing: during their first ``alone``
+    steps the generator does not learn.
+
+    Args:
+        weight: of the mean over the critics, beside the reconstruction.
     """
 
-    def __init__(self, critics: nn.Module, lr: float = 4e-4, matching: float = 2.0) -> None:
-        self.critics, self.matching = critics.to(DEVICE), matching
+    def __init__(self, critics: nn.Module, weight: float, alone: int = 0, lr: float = 4e-4,
+                 matching: float = 2.0) -> None:
+        self.critics, self.weight, self.alone, self.matching = critics.to(DEVICE), weight, alone, matching
+        self.steps = 0
         self.optimizer = torch.optim.AdamW(critics.parameters(), lr=lr, betas=(0.8, 0.99))
 
-    def state_dict(self) -> dict[str, dict]:
-        return {"critics": self.critics.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self) -> dict[str, Any]:
+        return {"critics": self.critics.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}
 
-    def load_state_dict(self, state: dict[str, dict]) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         self.critics.load_state_dict(state["critics"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.steps = state["steps"]
 
-    def __call__(self, fake: Tensor, real: Tensor, paired: int | None = None) -> Tensor:
-        """The loss of ``fake`` (B, ...), of which the first ``paired`` (None: all) are to become their ``real``."""
+    def __call__(self, fake: Tensor, real: Tensor, reconstruction: Tensor) -> tuple[Tensor, dict[str, float]]:
+        """The loss of ``fake`` (B, ...), which is to become ``real``, and its parts. ``reconstruction``: its error."""
         judged, truth = self.critics(fake.detach()), self.critics(real)
         verdict = sum((t[-1] - 1).square().mean() + j[-1].square().mean() for j, t in zip(judged, truth, strict=True))
         self.optimizer.zero_grad(set_to_none=True)
         verdict.backward()
         self.optimizer.step()
+        self.steps += 1
         loss = fake.new_zeros(())
         for ours, theirs in zip(self.critics(fake), truth, strict=True):
-            pairs = zip(ours[:-1], theirs[:-1], strict=True)
-            alike = sum((a[:paired] - b[:paired].detach()).abs().mean() for a, b in pairs)
-            loss = loss + (ours[-1] - 1).square().mean() + self.matching * alike
-        return loss / len(truth)
+            alike = sum((a - b.detach()).abs().mean() for a, b in zip(ours[:-1], theirs[:-1], strict=True))
+            loss = loss + ((ours[-1] - 1).square().mean() + self.matching * alike) / len(truth)
+        total = 0.0 * loss if self.steps <= self.alone else reconstruction + self.weight * loss
+        return total, {"reconstruction": reconstruction.item(), "adversarial": loss.item()}
 
 
 def _cos(progress: float) -> float:

@@ -33,7 +33,7 @@ BATCH = 12
 LATENT_NOISE = 0.3  # greatest deviation of the noise that the decoder learns to bear, beside the latents' own of 1
 UNIT_WEIGHT = 0.1  # of the squared distance of the channels' means from 0 and deviations from 1
 ADVERSARIAL_WEIGHT = 1.0
-CRITIC_ALONE = 200  # first steps, in which the decoder does not learn
+CRITIC_ALONE = 200  # first steps
 JUDGED = 8  # crops of a batch that the critic sees
 POSTERIOR = 0.1  # deviation of the posterior that the finished encoder reports
 
@@ -129,7 +129,7 @@ def main() -> None:
     adversary = None
     if options.decoder:
         vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
-        adversary = Adversary(Critic())
+        adversary = Adversary(Critic(), ADVERSARIAL_WEIGHT, CRITIC_ALONE)
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         rows = torch.randint(len(train), (BATCH,))
@@ -142,13 +142,9 @@ def main() -> None:
         reconstruction = sum((a - b).abs().mean() for a, b in pairs) / 3
         level, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         uneven = level.square().mean() + (deviation - 1).square().mean()
-        parts = {"l1": (decoded - mel).abs().mean().item(), "uneven": uneven.item()}
-        if adversary is None:
-            return reconstruction + UNIT_WEIGHT * uneven, parts
-        against = adversary(decoded[:JUDGED], mel[:JUDGED])
-        if step < CRITIC_ALONE:
-            return 0.0 * against, parts
-        return reconstruction + ADVERSARIAL_WEIGHT * against, parts | {"adversarial": against.item()}
+        if adversary:
+            return adversary(decoded[:JUDGED], mel[:JUDGED], reconstruction)
+        return reconstruction + UNIT_WEIGHT * uneven, {"uneven": uneven.item()}
 
     @torch.no_grad()
     def report(step: int, module: AutoencoderKL) -> dict[str, float]:

@@ -29,7 +29,7 @@ CRITIC_RESOLUTIONS = (256, 512, 1024)
 CRITIC_PERIODS = (2, 3, 5, 7, 11)  # samples
 MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 4.0  # the second: of the mean of the critics
 CRITICS_FROM = 0.2  # of the time
-CRITICS_ALONE = 500  # first steps of a warm start: new critics learn and the vocoder does not
+CRITICS_ALONE = 500  # first steps of a warm start
 
 
 class Crops:
@@ -146,21 +146,17 @@ def main() -> None:
     held_out = waves(data.clips(list(data.SOUNDS), judge=True), "judge")[::4, :SAMPLE_RATE].float().to(DEVICE)
     committed = data.STARTER / "vocoder"
     vocoder = SpectralVocoder.from_pretrained(committed).float() if options.warm_start else SpectralVocoder()
-    adversary = Adversary(Critics())
+    adversary = Adversary(Critics(), ADVERSARIAL_WEIGHT, CRITICS_ALONE if options.warm_start else 0)
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
         real = crops(BATCH, FRAMES)
         with autocast():
             fake = vocoder(log_mel(real)[:, :FRAMES])
-        spectral = reconstruction(fake, real)
-        total, parts = spectral, {"spectral": spectral.item()}
-        if options.warm_start or progress > CRITICS_FROM:
-            half = slice(BATCH // 2)  # critics cost more than the vocoder
-            against = adversary(fake[half], real[half])
-            if options.warm_start and step < CRITICS_ALONE:
-                return 0.0 * against, {}
-            total, parts = total + ADVERSARIAL_WEIGHT * against, parts | {"adversarial": against.item()}
-        return total, parts
+        error = reconstruction(fake, real)
+        if not options.warm_start and progress < CRITICS_FROM:
+            return error, {"reconstruction": error.item()}
+        half = slice(BATCH // 2)  # critics cost more than the vocoder
+        return adversary(fake[half], real[half], error)
 
     @torch.no_grad()
     def report(step: int, module: nn.Module) -> dict[str, float]:
