@@ -175,7 +175,7 @@ def how_to_make(name: str, model: str) -> str:
 
 
 def name_of(folder: ModelFolder) -> str:
-    """What --model_name and --model call the model in ``folder``: its name, or its path."""
+    """What --model_name and --model call the model in ``folder``: its name, or its absolute path."""
     return folder.called or str(folder.path)
 
 

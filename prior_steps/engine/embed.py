@@ -7,7 +7,6 @@ leaves the cosine of a vector to the one in float32 at 0.9999 or more (``audiold
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -70,8 +69,7 @@ class Embedder:
         """What --model calls the model, from any folder."""
         from audioldm.registry import name_of
 
-        called = name_of(self.model.folder)
-        return os.path.abspath(called) if os.path.isdir(called) else called
+        return name_of(self.model.folder)
 
     @cached_property
     def versions(self) -> dict[str, str]:
