@@ -74,16 +74,14 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
-        event.failure(running.fault, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
-        cancel.click(
-            running.cancel, outputs=status, cancels=[event], queue=False, api_name="cancel", show_progress="hidden"
-        )
+        event.failure(running.end, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
+        cancel.click(running.cancel, cancels=[event], queue=False, api_name="cancel", show_progress="hidden")
         connect(engine, sessions, fields)
         page.load(None, js=PASTE, api_visibility="private")
 
         def leave(request: gr.Request) -> None:
             session = request.session_hash or ""
-            running.faults.pop(session, None)
+            running.ends.pop(session, None)
             sessions.remove(session)
 
         page.unload(leave)
@@ -91,10 +89,10 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
 
 
 class Running:
-    """The tasks of each visitor, and why the last one failed."""
+    """The tasks of each visitor, and why the last one made nothing."""
 
     def __init__(self) -> None:
-        self.faults: dict[str, str] = {}
+        self.ends: dict[str, str] = {}
         self._tasks: dict[str, set[Task]] = defaultdict(set)
 
     def add(self, session: str, task: Task) -> None:
@@ -105,16 +103,20 @@ class Running:
         if not self._tasks[session]:
             del self._tasks[session]
 
-    def cancel(self, request: gr.Request) -> str:
+    def cancel(self, request: gr.Request) -> None:
         """Stop what this visitor waits for."""
-        for task in tuple(self._tasks.get(request.session_hash or "", ())):
+        session = request.session_hash or ""
+        self.ends[session] = _said("Cancelled.")
+        for task in tuple(self._tasks.get(session, ())):
             task.cancel()
-        return _said("Cancelled.")
 
-    def fault(self, request: gr.Request) -> Any:
-        """Say why the last task of this visitor failed, if it was not cancelled."""
-        sentence = self.faults.pop(request.session_hash or "", None)
-        return gr.skip() if sentence is None else _said(sentence, role="alert")
+    def end(self, request: gr.Request) -> Any:
+        """Say why the last task of this visitor failed or that it was cancelled.
+
+        The browser asks once it has cancelled the event. Its order to do so also ends one that began in the meantime,
+        so "Cancelled." is not said before.
+        """
+        return self.ends.pop(request.session_hash or "", gr.skip())
 
 
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
@@ -126,16 +128,17 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
         folder = sessions.new_folder(session)
         task = Task(engine, lambda task: make_results(engine, task, values, folder))
         running.add(session, task)
+        running.ends.pop(session, None)
         try:
             with task.running():
                 while not task.wait():
                     yield _progress(task), gr.skip(), gr.skip()
                 results, failed = task.result
         except Cancelled:
-            yield _said("Cancelled."), gr.skip(), gr.skip()
+            yield _said("Cancelling …"), gr.skip(), gr.skip()
             return
         except InputError as error:
-            running.faults[session] = for_page(str(error))
+            running.ends[session] = _said(for_page(str(error)), role="alert")
             raise refusal(error) from None
         finally:
             running.remove(session, task)

@@ -136,8 +136,8 @@ def test_cancel_stops_the_sampler_and_the_next_one_is_served(connect: Any):
     assert len(make(connect(), words="dog", duration=1)) == 1
     job = waiting.submit(**ENDLESS, api_name="/generate")
     assert wait_until(lambda: any("step" in str(status) for status, *_ in job.outputs()))
-    assert "Cancelled" in waiting.predict(api_name="/cancel")
-    assert "Cancelled" in job.result(timeout=20)[0]
+    waiting.predict(api_name="/cancel")
+    assert "Cancelling" in job.result(timeout=20)[0]
 
 
 def test_a_client_that_is_killed_leaves_the_queue_working(site: Site, connect: Any):
