@@ -64,15 +64,16 @@ def build_model(
         precision: "fp32", "bf16", "fp16" or None, which is the fastest that is good enough on the device.
         batch: sounds and candidates to denoise together, 1 to 64; None: as many as save time on the device.
     """
-    from .latent_diffusion.model import LatentDiffusion
+    from .latent_diffusion.model import LatentDiffusion, check_how
 
     if config is not None:
         raise InputError("config must be None: the model's folder holds its configuration")
     named = model_name if ckpt_path is None else ckpt_path
     if not isinstance(named, str | os.PathLike):
         raise InputError(f"a model is given by its name or path, not by {type(named).__name__}")
-    folder = find_model(model_name) if ckpt_path is None else open_path(ckpt_path)
     device, precision = ("auto" if one is None else one for one in (device, precision))
+    check_how(device, precision, batch)
+    folder = find_model(model_name) if ckpt_path is None else open_path(ckpt_path)
     return LatentDiffusion(folder, device, precision, batch)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from audioldm.checkpoints.download import download
 from audioldm.checkpoints.layout import cache_dir
 from audioldm.errors import InputError
-from audioldm.registry import build_model
+from audioldm.latent_diffusion.model import check_how
 from translator import settings
 
 from .audiocaps.reader import AudioCaps
@@ -162,7 +162,7 @@ def check(args: argparse.Namespace, names: list[str]) -> None:
         raise InputError("the pictures of WIT are Wikimedia's, which requires a contact: --contact YOUR@MAIL")
     for reader, _, _ in _readers(args, sources, with_sample=False):
         iter(reader)
-    _ = build_model(device=args.device).device  # of the bundled model, which any machine has
+    check_how(args.device, "auto", None)
 
 
 def sample() -> Path:

@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import audioldm
+from audioldm import registry
 from audioldm.conditioning import condition
 from audioldm.errors import InputError
 from audioldm.generation import generate, noise_seed
@@ -402,3 +404,10 @@ def test_options_fall_to_the_models_own_and_then_to_ours() -> None:
     assert (options.seed, options.duration, options.ddim_steps, options.guidance_scale) == (7, 9.0, 3, 2.5)
     with pytest.raises(InputError, match="stepz"):
         GenerateOptions.build({}, {"stepz": 3})
+
+
+@pytest.mark.parametrize("how", [{"device": "nonsense"}, {"device": "cuda:99"}, {"precision": "int8"}, {"batch": 0}])
+def test_a_way_that_cannot_be_run_is_refused_before_a_download(how: dict[str, Any], monkeypatch: Any) -> None:
+    monkeypatch.setattr(registry, "find_model", lambda name: pytest.fail(f"{name} would be downloaded"))
+    with pytest.raises(InputError, match=r"device|precision|at once"):
+        audioldm.build_model(model_name="audioldm-s-full-v2", **how)

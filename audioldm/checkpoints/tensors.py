@@ -139,6 +139,17 @@ def _arrays(weights: Path, names: Sequence[str]) -> list[np.ndarray]:
     return [tensors[name].numpy() for name in names]
 
 
+def find_device(wanted: str) -> torch.device:
+    """The device called ``wanted``; "auto": the fastest. Raises InputError if there is none of that name."""
+    import torch
+
+    count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
+    device = torch.device(next(name for name in count if count[name]) if wanted == "auto" else wanted)
+    if (device.index or 0) >= count[device.type]:
+        raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
+    return device
+
+
 def fast_dtype(device: torch.device) -> torch.dtype:
     """The type in which the device multiplies fastest: float16 on a GPU, bfloat16 on CPUs with instructions for it.
 

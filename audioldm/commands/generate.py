@@ -95,8 +95,6 @@ def run(args: argparse.Namespace) -> int:
         args.ckpt_path, model_name=name, device=args.device, precision=args.precision, batch=args.batch
     )
     options = job.check(model)
-    if args.device != "auto":
-        _ = model.device  # is it there?
     if many:
         return batch.run(
             args.text[0], model, options, args.save_path, args.translator,

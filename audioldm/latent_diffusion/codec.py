@@ -1,8 +1,7 @@
 """Between sound and latents: wave → mel → latents, and back, in overlapping pieces where a sound is long.
 
 The starter's vocoder is here too: the network of Vocos (Siuzdak, arXiv 2306.00814), whose blocks are ConvNeXt's
-(arXiv 2201.03545). Everything in it runs at 100 frames a second, and the inverse STFT does the upsampling that costs
-HiFi-GAN most of its time.
+(arXiv 2201.03545), at 100 frames a second. An inverse STFT does the upsampling that costs HiFi-GAN most of its time.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..audio import HOP_LENGTH, N_FFT, SAMPLE_RATE, log_mel
+from ..audio import HOP_LENGTH, LOG_FLOOR, N_FFT, SAMPLE_RATE, log_mel, mel_filters
 from ..checkpoints.layout import ModelFolder, reporting
 from ..errors import InputError
 
@@ -28,8 +27,9 @@ Config = Mapping[str, Any]
 PEAK = 0.99  # of full scale: a louder wave is scaled down to it, so that 16 bits clip nothing
 WINDOW = 256  # latent frames, for a UNet whose config does not name its training length: AudioLDM's 10.24 s
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: so most models' sounds are vocoded in one piece
-VOCODER_CONTEXT = 32  # mel frames on either side, dropped again; the widest vocoder hears less than 30
+VOCODER_CONTEXT = 96  # mel frames on either side, dropped again; a vocoder hears up to 30, a correction 6.4 more
 MAX_MAGNITUDE = 1e2  # of one STFT bin; the head is exponential, and one wild value would drown the wave
+MAX_CORRECTION = 2.0  # nepers, of one band in one frame
 
 
 @dataclass(frozen=True)
@@ -123,8 +123,7 @@ def vocode(model: Codec, mel: Tensor) -> Tensor:
         return model.vocoder(mel)[0]
     hop, pieces = model.sizes.hop_length, []
     for start in range(0, frames, VOCODER_FRAMES):
-        stop = min(frames, start + VOCODER_FRAMES)
-        before = max(0, start - VOCODER_CONTEXT)
+        stop, before = min(frames, start + VOCODER_FRAMES), max(0, start - VOCODER_CONTEXT)
         wave = model.vocoder(mel[:, before : stop + VOCODER_CONTEXT])[0]
         pieces.append(wave[(start - before) * hop : (stop - before) * hop])
     return torch.cat(pieces)
@@ -158,8 +157,8 @@ def _cut(wave: Tensor, duration: float) -> np.ndarray:
 def normalise(wave: np.ndarray, samples: int) -> tuple[Tensor, float, float]:
     """A float32 wave at 16 kHz, cut or followed by silence to (samples,), and as loud as upstream makes it.
 
-    The mean of the whole wave is subtracted, and the loudest sample of the part is scaled to 0.5, with the same result
-    as upstream's two passes. Silence stays silence. Also returns the gain and the mean: wave = levelled / gain + mean.
+    The mean of the whole wave is subtracted, and the loudest sample of the part scaled to 0.5, as by upstream's two
+    passes. Silence stays silence. Also returns the gain and the mean: wave = levelled / gain + mean.
     """
     mean = float(wave.mean())
     part = (wave - np.float32(mean))[:samples]
@@ -183,31 +182,26 @@ def splice(kept: Tensor, made: Tensor, frames: Tensor, bands: Tensor) -> Tensor:
     (up to rounding).
     """
     window = torch.hann_window(N_FFT)
-    one, other = (
-        torch.stft(wave, N_FFT, HOP_LENGTH, window=window, return_complex=True) for wave in (kept, made)
-    )
+    one, other = (torch.stft(wave, N_FFT, HOP_LENGTH, window=window, return_complex=True) for wave in (kept, made))
     share = bands[:, None] * torch.cat([frames, frames[-1:]])  # a frame more: both ends have one
     mixed = share * one + (1 - share) * other
     return torch.istft(mixed, N_FFT, HOP_LENGTH, window=window, length=len(kept))
 
 
 def starts(length: int, window: int, overlap: int) -> list[int]:
-    """Where pieces of ``window`` begin that cover ``length``, evenly, each sharing ``overlap`` or more with
-    the next."""
+    """Where pieces of ``window`` begin that cover ``length`` evenly, each sharing ``overlap`` or more with the next."""
     if length <= window:
         return [0]
     count = math.ceil((length - window) / (window - overlap)) + 1
     return [round(index * (length - window) / (count - 1)) for index in range(count)]
 
 
-def blend(
-    piece: Callable[[int, int], Tensor], length: int, window: int, overlap: int, scale: int = 1
-) -> Tensor:
+def blend(piece: Callable[[int, int], Tensor], length: int, window: int, overlap: int, scale: int = 1) -> Tensor:
     """Put pieces together along time, (B, C, length * scale, F), cross-fading where they overlap.
 
-    What is not longer than ``window`` is one piece, as it is. Else each place is the mean of the pieces that
-    cover it (MultiDiffusion, arXiv 2302.08113), weighted with sine-squared ramps as long as ``overlap``, so
-    that no piece has an edge. The pieces are made one after the other: memory grows with the length only.
+    What is not longer than ``window`` is one piece, as it is. Else each place is the mean of the pieces that cover it
+    (MultiDiffusion, arXiv 2302.08113), weighted with sine-squared ramps as long as ``overlap``, so that no piece has an
+    edge. The pieces are made one after the other: memory grows with the length only.
 
     Args:
         piece: makes the part from start to stop of ``length``: (B, C, (stop - start) * scale, F).
@@ -255,12 +249,13 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         model_in_dim: mel bands of a frame.
         hop_length: samples of a frame. ``n_fft``: length of the inverse STFT's Hann window, in samples.
         width, expansion, depth: of the ConvNeXt blocks.
+        corrections: how often the wave is brought nearer to ``mel``, which takes the bands of audioldm.audio.
     """
 
     @register_to_config
     def __init__(
         self, model_in_dim: int = 64, sampling_rate: int = 16_000, hop_length: int = 160, n_fft: int = 640,
-        width: int = 256, expansion: int = 768, depth: int = 6,
+        width: int = 256, expansion: int = 768, depth: int = 6, corrections: int = 0,
     ) -> None:  # fmt: skip
         super().__init__()
         self.embed = nn.Conv1d(model_in_dim, width, kernel_size=7, padding=3)
@@ -269,12 +264,14 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.norm_out = nn.LayerNorm(width, eps=1e-6)
         self.head = nn.Linear(width, n_fft + 2)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
+        self.register_buffer("mel_window", torch.hann_window(N_FFT), persistent=False)
+        self.register_buffer("filters", mel_filters(model_in_dim), persistent=False)
 
     def spectrum(self, mel: Tensor) -> Tensor:
         """Log-mel (B, T, bands) -> complex STFT (B, n_fft / 2 + 1, T + 1), frames centred on multiples of the hop."""
         mel = torch.cat([mel, mel[:, -1:]], dim=1)  # the frame that is centred on the wave's end
-        x = rearrange(self.norm_in(rearrange(self.embed(rearrange(mel, "b t c -> b c t")), "b c t -> b t c")),
-                      "b t c -> b c t")
+        x = self.embed(rearrange(mel, "b t c -> b c t"))
+        x = rearrange(self.norm_in(rearrange(x, "b c t -> b t c")), "b t c -> b c t")
         for block in self.blocks:
             x = block(x)
         with torch.autocast(x.device.type, enabled=False):  # bf16 would give phases in steps of a hundredth of a turn
@@ -283,6 +280,21 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         return torch.polar(magnitude.exp().clamp(max=MAX_MAGNITUDE), phase)
 
     def forward(self, mel: Tensor) -> Tensor:
-        n_fft, hop = self.config["n_fft"], self.config["hop_length"]
-        length = mel.shape[1] * hop
-        return torch.istft(self.spectrum(mel), n_fft, hop, window=self.get_buffer("window"), length=length)
+        n_fft, hop, window = self.config["n_fft"], self.config["hop_length"], self.get_buffer("window")
+        wave = torch.istft(self.spectrum(mel), n_fft, hop, window=window, length=mel.shape[1] * hop)
+        for _ in range(self.config["corrections"]):
+            wave = self.corrected(wave, mel)
+        return wave
+
+    def corrected(self, wave: Tensor, mel: Tensor) -> Tensor:
+        """``wave`` (B, N) with every bin of its STFT as much louder or softer as its bands of ``mel`` ask for.
+
+        The phases stay, as in Griffin and Lim (1984). Tones lose the beats that a short window gives them.
+        """
+        window, filters = self.get_buffer("mel_window"), self.get_buffer("filters")
+        spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, window=window, return_complex=True)
+        own = (filters @ spectrum.abs()).clamp(min=LOG_FLOOR).log()
+        wanted = rearrange(torch.cat([mel, mel[:, -1:]], dim=1), "b t band -> b band t")
+        change = (wanted - own).clamp(-MAX_CORRECTION, MAX_CORRECTION)
+        weights = (filters / filters.sum(0).clamp(min=1e-8)).T  # (bins, bands), which sum to 1
+        return torch.istft(spectrum * (weights @ change).exp(), N_FFT, HOP_LENGTH, window=window, length=wave.shape[1])

@@ -47,15 +47,11 @@ class LatentDiffusion:
     def __init__(
         self, folder: ModelFolder, device: str = "auto", precision: str = "auto", batch: int | None = None
     ) -> None:
-        device = str(device)  # torch.device, for one
-        if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", device):
-            raise InputError(f'unknown device "{device}"; use auto, cpu, cuda or mps')
-        PRECISION.check(precision)
-        BATCH.check(1 if batch is None else batch)
+        check_how(device, precision, batch)
         self.folder = folder
         self.translators: dict[Path, nn.Module] = {}  # those that were loaded, by file
         self.scratch: TemporaryDirectory[str] | None = None  # with a memory that could not be kept
-        self._wanted_device, self._wanted_precision, self.wanted_batch = device, precision, batch
+        self._wanted_device, self._wanted_precision, self.wanted_batch = str(device), precision, batch
 
     @classmethod
     def from_folder(
@@ -71,15 +67,10 @@ class LatentDiffusion:
 
     @cached_property
     def device(self) -> torch.device:
-        """Where the modules are. Raises InputError if the device asked for is not there."""
-        import torch
+        """Where the modules are."""
+        from ..checkpoints.tensors import find_device
 
-        count = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
-        wanted = self._wanted_device
-        device = torch.device(next(name for name in count if count[name]) if wanted == "auto" else wanted)
-        if (device.index or 0) >= count[device.type]:
-            raise InputError(f'the device "{wanted}" does not exist; --device cpu runs without a GPU')
-        return device
+        return find_device(self._wanted_device)
 
     @cached_property
     def precision(self) -> str:
@@ -255,6 +246,18 @@ class LatentDiffusion:
             module.to(memory_format=torch.channels_last)
         module.to(self.device)
         return module if dtype is None else lowered(module, dtype)
+
+
+def check_how(device: object, precision: str, batch: int | None) -> None:
+    """Raises InputError if a model cannot run like that, here; for before it is downloaded."""
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:(0|[1-9]\d?))?", str(device)):  # it may be a torch.device
+        raise InputError(f'unknown device "{device}"; use auto, cpu, cuda or mps')
+    PRECISION.check(precision)
+    BATCH.check(1 if batch is None else batch)
+    if str(device) not in ("auto", "cpu"):
+        from ..checkpoints.tensors import find_device
+
+        find_device(str(device))
 
 
 def best_precision(device: torch.device) -> str:
