@@ -91,6 +91,30 @@ def test_same_seed_same_bytes_whatever_the_batch(tmp_path):
     assert (tmp_path / "other.wav").read_bytes() != first
 
 
+def test_a_corrected_wave_has_the_spectrogram_asked_for(starter):
+    import torch
+
+    from audioldm.audio import log_mel
+    from audioldm.inputs.sounds import read_wave
+
+    mel = log_mel(torch.from_numpy(read_wave(EXAMPLES / "drums.wav"))[None])[:, 0, :480]
+    vocoder, n_fft = starter.vocoder, starter.vocoder.config["n_fft"]
+    with torch.inference_mode():
+        first = torch.istft(vocoder.spectrum(mel), n_fft, 160, window=vocoder.window, length=480 * 160)
+        before, after = ((log_mel(wave)[:, 0, :480] - mel).abs().mean() for wave in (first, vocoder(mel)))
+    assert vocoder.config["corrections"] and after < 0.5 * before and after < 0.2
+
+
+def test_a_spectrogram_that_runs_away_stays_near_full_scale(starter):
+    import torch
+
+    mel = torch.full((1, 100, 64), -6.0)
+    mel[:, 50:53] = 8.0
+    with torch.inference_mode():
+        wave = starter.vocoder(mel)
+    assert wave.isfinite().all() and 0.1 < wave.abs().max() <= 2
+
+
 def test_every_known_sound_is_nearest_to_its_own_words(starter):
     names, known, _ = starter.known_sounds
     prompts = json.loads((starter.folder.path / "sounds.json").read_text())["sounds"]

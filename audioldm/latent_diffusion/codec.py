@@ -29,7 +29,7 @@ WINDOW = 256  # latent frames, for a UNet whose config does not name its trainin
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: so most models' sounds are vocoded in one piece
 VOCODER_CONTEXT = 96  # mel frames on either side, dropped again; a vocoder hears up to 30, a correction 6.4 more
 MAX_MAGNITUDE = 1e2  # of one STFT bin; the head is exponential, and one wild value would drown the wave
-MAX_CORRECTION = 2.0  # nepers, of one band in one frame
+MAX_CORRECTION, MAX_CORRECTED = 2.0, 2.0  # nepers, of one band in one frame; of full scale, where a mel runs away
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,6 @@ def read_sizes(unet: Config, vae: Config, vocoder: Config, folder: ModelFolder) 
 
 class Codec(Protocol):
     """What these functions need of a model; LatentDiffusion has it."""
-
     @cached_property
     def sizes(self) -> Sizes: ...
 
@@ -249,7 +248,7 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         model_in_dim: mel bands of a frame.
         hop_length: samples of a frame. ``n_fft``: length of the inverse STFT's Hann window, in samples.
         width, expansion, depth: of the ConvNeXt blocks.
-        corrections: how often the wave is brought nearer to ``mel``, which takes the bands of audioldm.audio.
+        corrections: number of corrections of the wave (not in training); they take audioldm.audio's bands and hop.
     """
 
     @register_to_config
@@ -270,8 +269,8 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
     def spectrum(self, mel: Tensor) -> Tensor:
         """Log-mel (B, T, bands) -> complex STFT (B, n_fft / 2 + 1, T + 1), frames centred on multiples of the hop."""
         mel = torch.cat([mel, mel[:, -1:]], dim=1)  # the frame that is centred on the wave's end
-        x = self.embed(rearrange(mel, "b t c -> b c t"))
-        x = rearrange(self.norm_in(rearrange(x, "b c t -> b t c")), "b t c -> b c t")
+        x = rearrange(self.embed(rearrange(mel, "b t c -> b c t")), "b c t -> b t c")
+        x = rearrange(self.norm_in(x), "b t c -> b c t")
         for block in self.blocks:
             x = block(x)
         with torch.autocast(x.device.type, enabled=False):  # bf16 would give phases in steps of a hundredth of a turn
@@ -282,7 +281,7 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
     def forward(self, mel: Tensor) -> Tensor:
         n_fft, hop, window = self.config["n_fft"], self.config["hop_length"], self.get_buffer("window")
         wave = torch.istft(self.spectrum(mel), n_fft, hop, window=window, length=mel.shape[1] * hop)
-        for _ in range(self.config["corrections"]):
+        for _ in range(0 if self.training else self.config["corrections"]):
             wave = self.corrected(wave, mel)
         return wave
 
@@ -293,8 +292,9 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         """
         window, filters = self.get_buffer("mel_window"), self.get_buffer("filters")
         spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, window=window, return_complex=True)
-        own = (filters @ spectrum.abs()).clamp(min=LOG_FLOOR).log()
         wanted = rearrange(torch.cat([mel, mel[:, -1:]], dim=1), "b t band -> b band t")
-        change = (wanted - own).clamp(-MAX_CORRECTION, MAX_CORRECTION)
+        change = wanted - (filters @ spectrum.abs()).clamp(min=LOG_FLOOR).log()
         weights = (filters / filters.sum(0).clamp(min=1e-8)).T  # (bins, bands), which sum to 1
-        return torch.istft(spectrum * (weights @ change).exp(), N_FFT, HOP_LENGTH, window=window, length=wave.shape[1])
+        spectrum *= (weights @ change.clamp(-MAX_CORRECTION, MAX_CORRECTION)).exp()
+        wave = torch.istft(spectrum, N_FFT, HOP_LENGTH, window=window, length=wave.shape[1])
+        return wave.clamp(-MAX_CORRECTED, MAX_CORRECTED)

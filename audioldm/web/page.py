@@ -24,6 +24,7 @@ from .sessions import Sessions
 
 TITLE = "audioldm: a picture in, its sound out"
 SHOWN = 24  # results of a session that the page shows, the newest first
+KEPT_ENDS = 1000  # sessions whose last sentence is kept
 PASTE = (Path(__file__).parent / "paste.js").read_text(encoding="utf-8")
 CSS = """
 progress { width: 100%; height: 1.2em; }
@@ -105,18 +106,26 @@ class Running:
 
     def cancel(self, request: gr.Request) -> None:
         """Stop what this visitor waits for."""
-        session = request.session_hash or ""
-        self.ends[session] = _said("Cancelled.")
-        for task in tuple(self._tasks.get(session, ())):
+        for task in tuple(self._tasks.get(request.session_hash or "", ())):
             task.cancel()
 
-    def end(self, request: gr.Request) -> Any:
-        """Say why the last task of this visitor failed or that it was cancelled.
+    def ended(self, session: str, why: str) -> None:
+        """Keep ``why``, HTML, until the page asks; of the newest sessions, as programs never ask."""
+        self.ends[session] = why
+        while len(self.ends) > KEPT_ENDS:
+            del self.ends[next(iter(self.ends))]
 
-        The browser asks once it has cancelled the event. Its order to do so also ends one that began in the meantime,
-        so "Cancelled." is not said before.
+    def end(self, request: gr.Request) -> Any:
+        """Say why the last task of this visitor failed, or that it was cancelled.
+
+        The page asks when its order to cancel is done. That order also ends a task that began after it was sent, so
+        "Cancelled." is not said before. A task that is still here is being closed.
         """
-        return self.ends.pop(request.session_hash or "", gr.skip())
+        session = request.session_hash or ""
+        if session in self._tasks:
+            self.cancel(request)
+            return _said("Cancelled.")
+        return self.ends.pop(session, gr.skip())
 
 
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
@@ -134,11 +143,15 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
                 while not task.wait():
                     yield _progress(task), gr.skip(), gr.skip()
                 results, failed = task.result
+        except GeneratorExit:
+            running.ended(session, _said("Cancelled."))
+            raise
         except Cancelled:
+            running.ended(session, _said("Cancelled."))
             yield _said("Cancelling …"), gr.skip(), gr.skip()
             return
         except InputError as error:
-            running.ends[session] = _said(for_page(str(error)), role="alert")
+            running.ended(session, _said(for_page(str(error)), role="alert"))
             raise refusal(error) from None
         finally:
             running.remove(session, task)

@@ -109,7 +109,9 @@ def usable_photos() -> Tensor:
     return torch.tensor([row for row, photo in enumerate(texts.photos()) if photo.name not in apart])
 
 
-LOST = 0.5  # greatest share of an imagined picture's features
+MOVED = 0.2, 1.5  # how far an imagined picture lies along its class's weights, in deviations of the features
+ALIKE = 0.1  # temperature of the likeness by which half of the photographs that they begin with are drawn
+GAIN, LOST = 0.7, 0.5  # greatest deviation of its features' logarithms, and greatest share of them that is lost
 
 
 def directions(weight: Tensor) -> Tensor:
@@ -129,19 +131,22 @@ def prototypes(weight: Tensor, features: Tensor) -> Tensor:
 def imagined(weight: Tensor, views: Tensor, rows: Tensor, classes: Tensor, disturbed: bool = True) -> Tensor:
     """Features (N, 1280) of pictures of ``classes`` (N,), as if photographed.
 
-    A view of one of the photographs ``rows``, moved from its class's weights towards those of the class wanted, by
-    up to thrice as much as real photographs lie along their own class's. If ``disturbed``, every feature then gets a
-    random gain, and up to half of them are lost: a network that trusts the exact direction errs on real photographs
-    (docs/starter.md).
+    A view of one of the photographs ``rows``, moved from its class's weights towards those of the class wanted, by up
+    to four times as much as real photographs lie along their own class's. Half of them begin with a photograph alike:
+    that of the class itself, unmoved, if it is among ``rows``, else of something like it. If ``disturbed``, every
+    feature then gets a random gain, and up to half of them are lost: a network that trusts the exact direction errs on
+    real photographs (docs/starter.md).
     """
     direction = directions(weight)
-    chosen = rows[torch.randint(len(rows), (len(classes),))]
+    unit = F.normalize(direction, dim=1)
+    alike = rows[torch.multinomial((unit[classes] @ unit[rows].T / ALIKE).softmax(1), 1)[:, 0]]
+    chosen = torch.where(torch.rand(len(classes)) < 0.5, alike, rows[torch.randint(len(rows), (len(classes),))])
     seen = views[chosen, torch.randint(views.shape[1], (len(classes),))]
-    step = views[rows, 0].std(0).mean() * (0.2 + 0.85 * torch.rand(len(classes), 1))
+    step = views[rows, 0].std(0).mean() * torch.empty(len(classes), 1).uniform_(*MOVED)
     moved = (seen + step * (direction[classes] - direction[chosen])).clamp(min=0)
     if not disturbed:
         return moved
-    gain = (torch.rand(len(classes), 1) * torch.randn_like(moved)).exp()
+    gain = (GAIN * torch.rand(len(classes), 1) * torch.randn_like(moved)).exp()
     return moved * gain * (torch.rand_like(moved) > LOST * torch.rand(len(classes), 1))
 
 

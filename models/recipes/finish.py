@@ -22,7 +22,17 @@ from translator.files import sha256
 from . import data
 from .training import DEVICE, WORK, Adversary, autocast, fit, save_half
 from .vae import LATENT_NOISE, mels, noisy
-from .vocoder import ADVERSARIAL_WEIGHT, BATCH, CRITICS_ALONE, FRAMES, Critics, Crops, log_mel, reconstruction
+from .vocoder import (
+    ADVERSARIAL_WEIGHT,
+    BATCH,
+    CORRECTIONS,
+    CRITICS_ALONE,
+    FRAMES,
+    Critics,
+    Crops,
+    log_mel,
+    reconstruction,
+)
 
 DECODED = 7  # crops of a batch
 JUDGED = [*range(3), *range(DECODED, DECODED + 3)]  # of them by the critics, which cost most
@@ -52,8 +62,8 @@ def variants(clips: list[data.Clip]) -> Tensor:
 
 def deepened(vocoder: SpectralVocoder, depth: int) -> SpectralVocoder:
     """``vocoder`` with more blocks before its head, which at first add next to nothing."""
-    config = {name: vocoder.config[name] for name in ("width", "expansion", "n_fft", "hop_length", "model_in_dim")}
-    deeper = SpectralVocoder(**config, depth=depth)
+    config = {name: value for name, value in vocoder.config.items() if not name.startswith("_")}
+    deeper = SpectralVocoder(**config | {"depth": depth, "corrections": CORRECTIONS})
     unexpected = deeper.load_state_dict(vocoder.state_dict(), strict=False).unexpected_keys
     if unexpected:
         raise SystemExit(f"the vocoder has {len(vocoder.blocks)} blocks already")

@@ -30,7 +30,7 @@ from . import data, sources, texts
 from .clap import CLAP, Trainee, pooled
 from .clip import CLIP, imagined, photo_features, usable_photos, vision_tower
 
-NOISE = 1.5  # greatest length of the noise on an imagined vector of length 1 (C3, arXiv 2401.08567)
+NOISE = 0.7  # greatest length of the noise on an imagined vector of length 1 (C3, arXiv 2401.08567)
 PAIRS = 57_000  # as many as AudioCaps has captions
 EMBEDDINGS = data.REPOSITORY / "build" / "embeddings" / "wit"
 

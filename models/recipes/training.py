@@ -134,6 +134,8 @@ def fit(
         if progress >= 1:
             break
         rate = lr * min(1, (step + 1) / warmup) * (0.02 + 0.98 * 0.5 * (1 + _cos(progress)))
+        if adversary and adversary.follows:
+            adversary.slow(rate / lr)
         value, parts = loss(step, progress)
         module.zero_grad(set_to_none=True)
         value.backward()
@@ -174,13 +176,19 @@ class Adversary:
 
     Args:
         weight: of the mean over the critics, beside the reconstruction.
+        follows: whether the critics' learning rate falls with the generator's.
     """
 
     def __init__(self, critics: nn.Module, weight: float, alone: int = 0, lr: float = 4e-4,
-                 matching: float = 2.0) -> None:
+                 matching: float = 2.0, follows: bool = False) -> None:
         self.critics, self.weight, self.alone, self.matching = critics.to(DEVICE), weight, alone, matching
-        self.steps = 0
+        self.steps, self.lr, self.follows = 0, lr, follows
         self.optimizer = torch.optim.AdamW(critics.parameters(), lr=lr, betas=(0.8, 0.99))
+
+    def slow(self, share: float) -> None:
+        """Let the critics learn at that share of their rate: as fast as a generator whose rate falls, or they win."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = share * self.lr
 
     def state_dict(self) -> dict[str, Any]:
         return {"critics": self.critics.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}

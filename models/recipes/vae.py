@@ -1,13 +1,11 @@
 """Train the starter's VAE: log-mel (B, 1, T, 64) <-> latents (B, 16, T/8, 8).
 
     python -m models.recipes.vae --minutes 46
-    python -m models.recipes.vae --decoder --minutes 25
 
 Every channel of the latents has mean 0 and deviation 1 over the training clips, and the decoder learns to bear noise on
 them. What a diffusion model errs by then costs little, and no channel drowns early in the noise schedule.
 
-The second command continues the decoder alone, against a critic: a decoder that learns distances only draws what is
-uncertain as a mean, and barks become croaks. The encoder, and so the latents that the UNet learns, stay as they are.
+``decoder.py`` continues the decoder alone, against critics.
 
 Eight times smaller in time and frequency with 16 channels, where AudioLDM has 4 times and 8: the UNet then
 works on a quarter of the positions, which is what two cores can train and sample (docs/starter.md).
@@ -21,20 +19,17 @@ import math
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor, nn
+from torch import Tensor
 
 from audioldm.audio import log_mel
 
 from . import data
-from .training import DEVICE, WORK, Adversary, autocast, features_and_score, fit, save_half
+from .training import DEVICE, WORK, autocast, fit, save_half
 
 CROP = 128  # frames
 BATCH = 12
 LATENT_NOISE = 0.3  # greatest deviation of the noise that the decoder learns to bear, beside the latents' own of 1
 UNIT_WEIGHT = 0.1  # of the squared distance of the channels' means from 0 and deviations from 1
-ADVERSARIAL_WEIGHT = 1.0
-CRITIC_ALONE = 200  # first steps
-JUDGED = 8  # crops of a batch that the critic sees
 POSTERIOR = 0.1  # deviation of the posterior that the finished encoder reports
 
 
@@ -54,6 +49,20 @@ def mels(clips: list[data.Clip], name: str) -> Tensor:
         WORK.mkdir(parents=True, exist_ok=True)
         torch.save(torch.cat([log_mel(torch.from_numpy(data.load(c))[None])[:, :, :512] for c in clips]), path)
     return torch.load(path, weights_only=True)
+
+
+class Crops:
+    """Random crops of the spectrograms of recordings, at random loudness."""
+
+    def __init__(self, mels: Tensor) -> None:
+        self.mels = mels
+
+    def __call__(self, batch: int) -> Tensor:
+        """(batch, 1, CROP, 64) on the device."""
+        rows = torch.randint(len(self.mels), (batch,)).tolist()
+        starts = torch.randint(self.mels.shape[2] - CROP + 1, (batch,)).tolist()
+        mel = torch.stack([self.mels[r, :, s : s + CROP] for r, s in zip(rows, starts, strict=True)]).to(DEVICE)
+        return (mel + torch.empty(batch, 1, 1, 1, device=DEVICE).uniform_(-1.5, 0.7)).clamp(min=-11.513)
 
 
 def differences(mel: Tensor) -> list[Tensor]:
@@ -89,25 +98,6 @@ def noisy(vae: AutoencoderKL, mel: Tensor, noise: float) -> tuple[Tensor, Tensor
     return latents, vae.decode(latents + amount * torch.randn_like(latents)).sample.float()
 
 
-class Critic(nn.Module):
-    """Judges patches of a log-mel (B, 1, T, 64): features of every layer, score last."""
-
-    def __init__(self, width: int = 24) -> None:
-        super().__init__()
-        norm = nn.utils.parametrizations.weight_norm
-        self.layers = nn.ModuleList([
-            norm(nn.Conv2d(1, width, 3, padding=1)),
-            norm(nn.Conv2d(width, 2 * width, 4, stride=2, padding=1)),
-            norm(nn.Conv2d(2 * width, 4 * width, 4, stride=2, padding=1)),
-            norm(nn.Conv2d(4 * width, 4 * width, 3, padding=1)),
-            norm(nn.Conv2d(4 * width, 1, 3, padding=1)),
-        ])
-
-    def forward(self, mel: Tensor) -> list[list[Tensor]]:
-        with autocast():
-            return [features_and_score(self.layers, (mel + 5) / 4)]
-
-
 @torch.no_grad()
 def encoded(vae: AutoencoderKL, mels: Tensor) -> Tensor:
     """Means of the latents (N, 16, T / 8, 8), not scaled."""
@@ -119,31 +109,20 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
-    parser.add_argument("--decoder", action="store_true", help="continue the committed VAE's decoder alone")
     options = parser.parse_args()
 
     train, held_out = mels(data.clips(), "train"), mels(data.clips(judge=True), "judge")
-    continued = options.warm_start or options.decoder
-    vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float() if continued else network()
-    vae = standardised(vae, encoded(vae, train))
-    adversary = None
-    if options.decoder:
-        vae.encoder.requires_grad_(False), vae.quant_conv.requires_grad_(False)
-        adversary = Adversary(Critic(), ADVERSARIAL_WEIGHT, CRITIC_ALONE)
+    vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float() if options.warm_start else network()
+    vae, crops = standardised(vae, encoded(vae, train)), Crops(train)
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
-        rows = torch.randint(len(train), (BATCH,))
-        starts = torch.randint(train.shape[2] - CROP + 1, (BATCH,))
-        mel = torch.stack([train[r, :, s : s + CROP] for r, s in zip(rows, starts, strict=True)]).to(DEVICE)
-        mel = (mel + torch.empty(BATCH, 1, 1, 1, device=DEVICE).uniform_(-1.5, 0.7)).clamp(min=-11.513)  # loudness
+        mel = crops(BATCH)
         with autocast():
             latents, decoded = noisy(vae, mel, LATENT_NOISE)
         pairs = zip(differences(decoded), differences(mel), strict=True)
         reconstruction = sum((a - b).abs().mean() for a, b in pairs) / 3
         level, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         uneven = level.square().mean() + (deviation - 1).square().mean()
-        if adversary:
-            return adversary(decoded[:JUDGED], mel[:JUDGED], reconstruction)
         return reconstruction + UNIT_WEIGHT * uneven, {"uneven": uneven.item()}
 
     @torch.no_grad()
@@ -153,9 +132,8 @@ def main() -> None:
                 for noise in (0.0, LATENT_NOISE)}
 
     print(report(0, vae))
-    name, rate = ("vae_decoder", 5e-4) if options.decoder else ("vae", 7e-4 if continued else 1.5e-3)
-    fit(name, vae, loss, steps=options.steps, minutes=options.minutes, lr=rate, adversary=adversary, report=report,
-        report_every=200)
+    fit("vae", vae, loss, steps=options.steps, minutes=options.minutes, lr=7e-4 if options.warm_start else 1.5e-3,
+        report=report, report_every=200)
     print(report(0, vae))
     save_half(standardised(vae, encoded(vae, train)), data.STARTER / "vae")
 

@@ -30,6 +30,7 @@ CRITIC_PERIODS = (2, 3, 5, 7, 11)  # samples
 MEL_WEIGHT, ADVERSARIAL_WEIGHT = 2.0, 4.0  # the second: of the mean of the critics
 CRITICS_FROM = 0.2  # of the time
 CRITICS_ALONE = 500  # first steps of a warm start
+CORRECTIONS = 8  # of the finished vocoder's waves
 
 
 class Crops:
@@ -144,8 +145,9 @@ def main() -> None:
 
     crops = Crops(data.clips(), "train")
     held_out = waves(data.clips(list(data.SOUNDS), judge=True), "judge")[::4, :SAMPLE_RATE].float().to(DEVICE)
-    committed = data.STARTER / "vocoder"
-    vocoder = SpectralVocoder.from_pretrained(committed).float() if options.warm_start else SpectralVocoder()
+    vocoder = SpectralVocoder(corrections=CORRECTIONS)
+    if options.warm_start:
+        vocoder = SpectralVocoder.from_pretrained(data.STARTER / "vocoder").float()
     adversary = Adversary(Critics(), ADVERSARIAL_WEIGHT, CRITICS_ALONE if options.warm_start else 0)
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
