@@ -18,8 +18,9 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from einops import rearrange
 from torch import Tensor, nn
+from transformers.audio_utils import mel_filter_bank
 
-from ..audio import HOP_LENGTH, LOG_FLOOR, N_FFT, SAMPLE_RATE, log_mel, mel_filters
+from ..audio import F_MAX, F_MIN, HOP_LENGTH, LOG_FLOOR, N_FFT, SAMPLE_RATE, log_mel
 from ..checkpoints.layout import ModelFolder, reporting
 from ..errors import InputError
 
@@ -116,10 +117,8 @@ def to_mel(model: Codec, latents: Tensor) -> Tensor:
 
 @torch.inference_mode()
 def vocode(model: Codec, mel: Tensor) -> Tensor:
-    """Log-mel (1, 1, frames, 64) -> wave (N,), N a few samples more than the frames' own."""
+    """Log-mel (1, 1, frames, 64) -> wave (frames * hop,)."""
     mel, frames = mel[:, 0], mel.shape[2]
-    if frames <= VOCODER_FRAMES:
-        return model.vocoder(mel)[0]
     hop, pieces = model.sizes.hop_length, []
     for start in range(0, frames, VOCODER_FRAMES):
         stop, before = min(frames, start + VOCODER_FRAMES), max(0, start - VOCODER_CONTEXT)
@@ -264,7 +263,8 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.head = nn.Linear(width, n_fft + 2)
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("mel_window", torch.hann_window(N_FFT), persistent=False)
-        self.register_buffer("filters", mel_filters(model_in_dim), persistent=False)
+        bands = mel_filter_bank(N_FFT // 2 + 1, model_in_dim, F_MIN, F_MAX, sampling_rate, "slaney", "slaney")
+        self.register_buffer("filters", torch.from_numpy(bands.T.astype(np.float32)), persistent=False)
 
     def spectrum(self, mel: Tensor) -> Tensor:
         """Log-mel (B, T, bands) -> complex STFT (B, n_fft / 2 + 1, T + 1), frames centred on multiples of the hop."""
