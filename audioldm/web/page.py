@@ -95,12 +95,14 @@ class Running:
     def __init__(self) -> None:
         self.ends: dict[str, str] = {}
         self._tasks: dict[str, set[Task]] = defaultdict(set)
+        self._told: set[Task] = set()  # of them those that the page calls cancelled already
 
     def add(self, session: str, task: Task) -> None:
         self._tasks[session].add(task)
 
     def remove(self, session: str, task: Task) -> None:
         self._tasks[session].discard(task)
+        self._told.discard(task)
         if not self._tasks[session]:
             del self._tasks[session]
 
@@ -108,6 +110,10 @@ class Running:
         """Stop what this visitor waits for."""
         for task in tuple(self._tasks.get(request.session_hash or "", ())):
             task.cancel()
+
+    def cancelled(self, task: Task) -> str:
+        """The last words of a cancelled task, which are not the page's last unless it has asked (``end``)."""
+        return "Cancelled." if task in self._told else "Cancelling …"
 
     def ended(self, session: str, why: str) -> None:
         """Keep ``why``, HTML, until the page asks; of the newest sessions, as programs never ask."""
@@ -123,6 +129,7 @@ class Running:
         """
         session = request.session_hash or ""
         if session in self._tasks:
+            self._told.update(self._tasks[session])
             self.cancel(request)
             return _said("Cancelled.")
         return self.ends.pop(session, gr.skip())
@@ -148,7 +155,7 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
             raise
         except Cancelled:
             running.ended(session, _said("Cancelled."))
-            yield _said("Cancelling …"), gr.skip(), gr.skip()
+            yield _said(running.cancelled(task)), gr.skip(), gr.skip()
             return
         except InputError as error:
             running.ended(session, _said(for_page(str(error)), role="alert"))

@@ -36,7 +36,7 @@ COPY = """async (data) => {
 SLOW_CANCEL = """() => {
     const now = window.fetch;
     window.fetch = async (address, ...more) => {
-        if (/gradio_api\\/(cancel|reset)$/.test(address)) await new Promise((done) => setTimeout(done, 1000));
+        if (/gradio_api\\/(cancel|reset)$/.test(address)) await new Promise((done) => setTimeout(done, 400));
         return now(address, ...more);
     };
 }"""
@@ -160,13 +160,6 @@ def test_cancel_really_stops(page: Any, site: Site):
     page.get_by_text("Cancelled.").wait_for()
     page.get_by_label("Number of steps").fill("")
     make(page)
-    page.get_by_label("Number of steps").fill("1000")
-    make_button(page).click()
-    page.get_by_text(re.compile(r"step \d+ of 1000, about")).wait_for()
-    page.get_by_role("button", name="Cancel").click()
-    page.get_by_text("Cancelling").wait_for()
-    make_button(page).click()  # too early: this one is cancelled, too, and the page says so
-    page.get_by_text("Cancelled.").wait_for()
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +245,10 @@ def test_camera_and_microphone(page: Any):
     page.get_by_role("button", name="Record audio").click()
     page.get_by_role("button", name="Record", exact=True).click()
     page.wait_for_timeout(2_000)
-    page.get_by_role("button", name="Stop", exact=True).click()
+    with page.expect_response(re.compile("/gradio_api/upload")):
+        page.get_by_role("button", name="Stop", exact=True).click()
     page.locator("audio").first.wait_for(state="attached")
+    page.wait_for_timeout(500)  # until the field has the name of what was uploaded
     make(page)
     assert [one["kind"] for one in record(page)["prompts"]] == ["image", "audio"]
 
