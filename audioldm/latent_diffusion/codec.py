@@ -30,7 +30,7 @@ WINDOW = 256  # latent frames, for a UNet whose config does not name its trainin
 VOCODER_FRAMES = 1_024  # mel frames at once, 10.24 s: so most models' sounds are vocoded in one piece
 VOCODER_CONTEXT = 96  # mel frames on either side, dropped again; a vocoder hears up to 30, a correction 6.4 more
 MAX_MAGNITUDE = 1e2  # of one STFT bin; the head is exponential, and one wild value would drown the wave
-MAX_CORRECTION, MAX_CORRECTED = 2.0, 2.0  # nepers, of one band in one frame; of full scale, where a mel runs away
+MAX_CORRECTION, MAX_WAVE = 2.0, 2.0  # nepers, of one band in one frame; of full scale, where a mel runs away
 
 
 @dataclass(frozen=True)
@@ -264,7 +264,9 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
         self.register_buffer("window", torch.hann_window(n_fft), persistent=False)
         self.register_buffer("mel_window", torch.hann_window(N_FFT), persistent=False)
         bands = mel_filter_bank(N_FFT // 2 + 1, model_in_dim, F_MIN, F_MAX, sampling_rate, "slaney", "slaney")
-        self.register_buffer("filters", torch.from_numpy(bands.T.astype(np.float32)), persistent=False)
+        filters = torch.from_numpy(bands.T.astype(np.float32))
+        self.register_buffer("filters", filters, persistent=False)
+        self.register_buffer("shares", (filters / filters.sum(0).clamp(min=1e-8)).T, persistent=False)  # sum to 1
 
     def spectrum(self, mel: Tensor) -> Tensor:
         """Log-mel (B, T, bands) -> complex STFT (B, n_fft / 2 + 1, T + 1), frames centred on multiples of the hop."""
@@ -290,11 +292,9 @@ class SpectralVocoder(ModelMixin, ConfigMixin):
 
         The phases stay, as in Griffin and Lim (1984). Tones lose the beats that a short window gives them.
         """
-        window, filters = self.get_buffer("mel_window"), self.get_buffer("filters")
+        window, filters, shares = map(self.get_buffer, ("mel_window", "filters", "shares"))
         spectrum = torch.stft(wave, N_FFT, HOP_LENGTH, window=window, return_complex=True)
         wanted = rearrange(torch.cat([mel, mel[:, -1:]], dim=1), "b t band -> b band t")
         change = wanted - (filters @ spectrum.abs()).clamp(min=LOG_FLOOR).log()
-        weights = (filters / filters.sum(0).clamp(min=1e-8)).T  # (bins, bands), which sum to 1
-        spectrum *= (weights @ change.clamp(-MAX_CORRECTION, MAX_CORRECTION)).exp()
-        wave = torch.istft(spectrum, N_FFT, HOP_LENGTH, window=window, length=wave.shape[1])
-        return wave.clamp(-MAX_CORRECTED, MAX_CORRECTED)
+        spectrum *= (shares @ change.clamp(-MAX_CORRECTION, MAX_CORRECTION)).exp()
+        return torch.istft(spectrum, N_FFT, HOP_LENGTH, window=window, length=wave.shape[1]).clamp(-MAX_WAVE, MAX_WAVE)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..checkpoints import hub
 from ..checkpoints.layout import ModelFolder, clap_fingerprint, clip_fingerprint, open_folder, read_json, reporting
-from ..checkpoints.tensors import load, read_tensors
+from ..checkpoints.tensors import fast_dtype, find_device, load, read_tensors
 from ..errors import InputError
 from ..options import BATCH, PRECISION
 
@@ -68,8 +68,6 @@ class LatentDiffusion:
     @cached_property
     def device(self) -> torch.device:
         """Where the modules are."""
-        from ..checkpoints.tensors import find_device
-
         return find_device(self._wanted_device)
 
     @cached_property
@@ -255,16 +253,12 @@ def check_how(device: object, precision: str, batch: int | None) -> None:
     PRECISION.check(precision)
     BATCH.check(1 if batch is None else batch)
     if str(device) not in ("auto", "cpu"):
-        from ..checkpoints.tensors import find_device
-
         find_device(str(device))
 
 
 def best_precision(device: torch.device) -> str:
     """The fastest that is good enough: "fp16" on a GPU, "bf16" on a CPU that has instructions for it, else "fp32"."""
     import torch
-
-    from ..checkpoints.tensors import fast_dtype
 
     return {torch.float16: "fp16", torch.bfloat16: "bf16"}.get(fast_dtype(device), "fp32")
 

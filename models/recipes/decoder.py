@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from . import data
 from .training import DEVICE, Adversary, autocast, features_and_score, fit, save_half
-from .vae import LATENT_NOISE, Crops, differences, mels, noisy
+from .vae import LATENT_NOISE, Crops, distance, mels, noisy
 
 BATCH = 8
 CRITIC_ALONE = 200  # first steps
@@ -71,9 +71,7 @@ def main() -> None:
         mel = crops(BATCH)
         with autocast():
             _, decoded = noisy(vae, mel, LATENT_NOISE)
-        pairs = zip(differences(decoded), differences(mel), strict=True)
-        reconstruction = sum((a - b).abs().mean() for a, b in pairs) / 3
-        return adversary(decoded, mel, reconstruction)
+        return adversary(decoded, mel, distance(decoded, mel))
 
     @torch.no_grad()
     def report(step: int, module: AutoencoderKL) -> dict[str, float]:

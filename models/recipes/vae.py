@@ -74,6 +74,12 @@ def differences(mel: Tensor) -> list[Tensor]:
     return parts
 
 
+def distance(decoded: Tensor, mel: Tensor) -> Tensor:
+    """The mean distance of what is decoded from ``mel``, in level and in edges."""
+    pairs = zip(differences(decoded), differences(mel), strict=True)
+    return sum((a - b).abs().mean() for a, b in pairs) / 3
+
+
 def standardised(vae: AutoencoderKL, latents: Tensor) -> AutoencoderKL:
     """``vae`` with channels of mean 0 and deviation 1 over its ``latents`` (N, C, T, F), and otherwise the same.
 
@@ -119,11 +125,9 @@ def main() -> None:
         mel = crops(BATCH)
         with autocast():
             latents, decoded = noisy(vae, mel, LATENT_NOISE)
-        pairs = zip(differences(decoded), differences(mel), strict=True)
-        reconstruction = sum((a - b).abs().mean() for a, b in pairs) / 3
         level, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         uneven = level.square().mean() + (deviation - 1).square().mean()
-        return reconstruction + UNIT_WEIGHT * uneven, {"uneven": uneven.item()}
+        return distance(decoded, mel) + UNIT_WEIGHT * uneven, {"uneven": uneven.item()}
 
     @torch.no_grad()
     def report(step: int, module: AutoencoderKL) -> dict[str, float]:
