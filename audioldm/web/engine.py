@@ -146,6 +146,7 @@ class Task:
         """``work`` waits for its ``turn`` and then calls ``step`` often; what it returns is the result."""
         self.done, self.total = 0, 0  # steps
         self.part, self.text = "", "Waiting"
+        self.made: list[Any] = []  # what can be shown before the whole is done
         self._engine, self._work = engine, work
         self._result: Any = None
         self._error: Exception | None = None

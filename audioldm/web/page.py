@@ -75,7 +75,9 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
-        event.failure(running.end, outputs=status, api_visibility="private", queue=False, show_progress="hidden")
+        event.failure(  # queued: else a new history would not be shown
+            running.end, inputs=history, outputs=[status, history], api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
         cancel.click(running.cancel, cancels=[event], queue=False, api_name="cancel", show_progress="hidden")
         connect(engine, sessions, fields)
         page.load(None, js=PASTE, api_visibility="private")
@@ -93,7 +95,7 @@ class Running:
     """The tasks of each visitor, and why the last one made nothing."""
 
     def __init__(self) -> None:
-        self.ends: dict[str, str] = {}
+        self.ends: dict[str, tuple[str, list[Result]]] = {}  # and what it had made before
         self._tasks: dict[str, set[Task]] = defaultdict(set)
         self._told: set[Task] = set()  # of them those that the page calls cancelled already
 
@@ -115,24 +117,30 @@ class Running:
         """The last words of a cancelled task, which are not the page's last unless it has asked (``end``)."""
         return "Cancelled." if task in self._told else "Cancelling …"
 
-    def ended(self, session: str, why: str) -> None:
-        """Keep ``why``, HTML, until the page asks; of the newest sessions, as programs never ask."""
-        self.ends[session] = why
+    def ended(self, session: str, why: str, made: list[Result]) -> None:
+        """Keep ``why``, HTML, and what was made before, until the page asks.
+
+        Of the newest sessions only, as programs never ask.
+        """
+        self.ends[session] = why, made
         while len(self.ends) > KEPT_ENDS:
             del self.ends[next(iter(self.ends))]
 
-    def end(self, request: gr.Request) -> Any:
-        """Say why the last task of this visitor failed, or that it was cancelled.
+    def end(self, request: gr.Request, history: list[Result]) -> tuple[Any, Any]:
+        """Say why the last task of this visitor failed, or that it was cancelled, and show what it had made.
 
         The page asks when its order to cancel is done. That order also ends a task that began after it was sent, so
         "Cancelled." is not said before. A task that is still here is being closed.
         """
         session = request.session_hash or ""
-        if session in self._tasks:
-            self._told.update(self._tasks[session])
+        if tasks := tuple(self._tasks.get(session, ())):
+            self._told.update(tasks)
             self.cancel(request)
-            return _said("Cancelled.")
-        return self.ends.pop(session, gr.skip())
+            return _said("Cancelled."), _newest([one for task in tasks for one in task.made], history)
+        if session not in self.ends:
+            return gr.skip(), gr.skip()
+        why, made = self.ends.pop(session)
+        return why, _newest(made, history)
 
 
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
@@ -151,21 +159,26 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
                     yield _progress(task), gr.skip(), gr.skip()
                 results, failed = task.result
         except GeneratorExit:
-            running.ended(session, _said("Cancelled."))
+            running.ended(session, _said("Cancelled."), task.made)
             raise
         except Cancelled:
-            running.ended(session, _said("Cancelled."))
-            yield _said(running.cancelled(task)), gr.skip(), gr.skip()
+            running.ended(session, _said("Cancelled."), task.made)
+            yield _said(running.cancelled(task)), gr.skip(), _newest(task.made, history)
             return
         except InputError as error:
-            running.ended(session, _said(for_page(str(error)), role="alert"))
+            running.ended(session, _said(for_page(str(error)), role="alert"), [])
             raise refusal(error) from None
         finally:
             running.remove(session, task)
         paths = [str(path) for result in results for path in (result.wav, result.json)]
-        yield _finished(results, failed), paths, [*results, *history][:SHOWN]
+        yield _finished(results, failed), paths, _newest(results, history)
 
     return generate
+
+
+def _newest(results: list[Result], history: list[Result]) -> list[Result]:
+    """What the page shows: ``results`` and then what it had."""
+    return [*results, *(one for one in history if one not in results)][:SHOWN]
 
 
 def _named_inputs(function: Any, names: list[str]) -> Any:

@@ -53,12 +53,12 @@ def make_results(
 ) -> tuple[list[Result], list[InputError]]:
     """Make the sounds that the fields ask for, into ``folder``; and why some of several pictures have none.
 
-    Addresses are fetched before the turn with the model: a slow server holds up nobody else. Between two pictures,
-    others have their turn. Raises InputError, and Cancelled.
+    Each is in ``task.made`` as soon as it is finished, and stays there if the task is cancelled. Addresses are fetched
+    before the turn with the model: a slow server holds up nobody else. Between two pictures, others have their turn.
+    Raises InputError, and Cancelled.
     """
     parts = each_picture(values)
     fetched = _fetched(engine, task, addresses(values))
-    results: list[Result] = []
     failed: list[InputError] = []
     for number, part in enumerate(parts, 1):
         task.part = f"{number} of {len(parts)}: " if len(parts) > 1 else ""
@@ -66,17 +66,17 @@ def make_results(
         own.mkdir(exist_ok=True)
         try:
             with task.turn():
-                results += _make(engine, task, part, fetched, own)
+                _make(engine, task, part, fetched, own)
         except InputError as error:
             failed.append(error)
         except (MemoryError, OSError, RuntimeError) as error:  # what the others have made is kept
-            if not results and number == len(parts):
+            if not task.made and number == len(parts):
                 raise
             traceback.print_exc()
             failed.append(InputError(f"picture {number} has no sound: {type(error).__name__}"))
-    if not results:
+    if not task.made:
         raise failed[0]
-    return _packed(results, folder), failed
+    return _packed(task.made, folder), failed
 
 
 def _fetched(engine: Engine, task: Task, named: set[str]) -> dict[str, bytes]:
@@ -106,7 +106,7 @@ def _packed(results: list[Result], folder: Path) -> list[Result]:
 
 def _make(
     engine: Engine, task: Task, values: Mapping[str, Any], fetched: Mapping[str, bytes], folder: Path
-) -> list[Result]:
+) -> None:
     began, notes = time.perf_counter(), []
     task.text = "Reading the prompts"
     job = read_job(values, fetched, notes.append)
@@ -129,15 +129,13 @@ def _make(
     assert vector is not None
     task.text = "Making the sound" if options.batchsize == 1 else "Making the sounds"
     task.begin(common.steps(model, options))
-    results = []
     for sound, record in common.make(model, job, options, conditions, began, task.step, notes.append):
         wav = destination.write(sound.item, sound.wave, record)
         title = " + ".join(_short(prompt.shown) for prompt in job.prompts)
-        results.append(Result(
+        task.made.append(Result(
             wav, wav.with_suffix(".json"), draw(sound.wave, wav.with_suffix(".png")), vector, title, sound.noise_seed,
             len(sound.wave) / 16_000, tuple(near), tuple(dict.fromkeys(notes)),
         ))  # fmt: skip
-    return results
 
 
 def _short(text: str) -> str:

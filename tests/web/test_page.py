@@ -162,6 +162,23 @@ def test_cancel_really_stops(page: Any, site: Site):
     make(page)
 
 
+def test_what_was_made_before_a_cancel_is_shown(page: Any):
+    page.get_by_role("button", name="Several pictures, a sound for each").click()
+    page.locator("input[type=file][multiple]").set_input_files([DOG, DOG.with_name("drums.jpg")])
+    page.get_by_text("drums").first.wait_for()
+    page.get_by_role("button", name="Model and settings").click()
+    page.get_by_label("Number of steps").fill("1000")
+    make_button(page).click()
+    page.get_by_text("2 of 2: Making the sound").wait_for()
+    page.get_by_role("button", name="Cancel").click()
+    page.get_by_text("Cancelled.").wait_for()
+    page.get_by_text("dog.jpg (seed").wait_for()
+    assert page.locator(".result").count() == 1
+    page.get_by_label("Number of steps").fill("")
+    make(page)
+    assert page.locator(".result").count() == 3
+
+
 @pytest.fixture(scope="module")
 def hostile() -> dict[str, bytes]:
     bomb = io.BytesIO()
