@@ -75,9 +75,9 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
-        event.failure(  # queued: else a new history would not be shown
-            running.end, inputs=history, outputs=[status, history], api_visibility="private", show_progress="hidden",
-        )  # fmt: skip
+        hidden = {"api_visibility": "private", "show_progress": "hidden"}
+        ended = event.failure(running.end, outputs=status, queue=False, **hidden)
+        ended.then(running.made, history, history, **hidden)  # only what is queued changes what is shown of a state
         cancel.click(running.cancel, cancels=[event], queue=False, api_name="cancel", show_progress="hidden")
         connect(engine, sessions, fields)
         page.load(None, js=PASTE, api_visibility="private")
@@ -92,10 +92,10 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
 
 
 class Running:
-    """The tasks of each visitor, and why the last one made nothing."""
+    """The tasks of each visitor, and how the last one ended."""
 
     def __init__(self) -> None:
-        self.ends: dict[str, tuple[str, list[Result]]] = {}  # and what it had made before
+        self.ends: dict[str, tuple[str, list[Result]]] = {}  # last words as HTML, and the sounds made before
         self._tasks: dict[str, set[Task]] = defaultdict(set)
         self._told: set[Task] = set()  # of them those that the page calls cancelled already
 
@@ -118,16 +118,13 @@ class Running:
         return "Cancelled." if task in self._told else "Cancelling …"
 
     def ended(self, session: str, why: str, made: list[Result]) -> None:
-        """Keep ``why``, HTML, and what was made before, until the page asks.
-
-        Of the newest sessions only, as programs never ask.
-        """
+        """Keep ``why``, HTML, and what was made until the page asks; of the newest sessions, as programs never ask."""
         self.ends[session] = why, made
         while len(self.ends) > KEPT_ENDS:
             del self.ends[next(iter(self.ends))]
 
-    def end(self, request: gr.Request, history: list[Result]) -> tuple[Any, Any]:
-        """Say why the last task of this visitor failed, or that it was cancelled, and show what it had made.
+    def end(self, request: gr.Request) -> Any:
+        """Say why the last task of this visitor failed, or that it was cancelled.
 
         The page asks when its order to cancel is done. That order also ends a task that began after it was sent, so
         "Cancelled." is not said before. A task that is still here is being closed.
@@ -136,11 +133,12 @@ class Running:
         if tasks := tuple(self._tasks.get(session, ())):
             self._told.update(tasks)
             self.cancel(request)
-            return _said("Cancelled."), _newest([one for task in tasks for one in task.made], history)
-        if session not in self.ends:
-            return gr.skip(), gr.skip()
-        why, made = self.ends.pop(session)
-        return why, _newest(made, history)
+            self.ended(session, _said("Cancelled."), [one for task in tasks for one in task.made])
+        return self.ends[session][0] if session in self.ends else gr.skip()
+
+    def made(self, request: gr.Request, history: list[Result]) -> list[Result]:
+        """``history``, and before it what the last task had made when it was ended."""
+        return _newest(self.ends.pop(request.session_hash or "", ("", []))[1], history)
 
 
 def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
@@ -151,29 +149,30 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
                 sessions.keep(session, Path(upload.path))
         folder = sessions.new_folder(session)
         task = Task(engine, lambda task: make_results(engine, task, values, folder))
+        history = running.made(request, history)
         running.add(session, task)
-        running.ends.pop(session, None)
+        running.ended(session, _said("Cancelled."), task.made)  # if nothing else is said
         try:
             with task.running():
                 while not task.wait():
                     yield _progress(task), gr.skip(), gr.skip()
                 results, failed = task.result
-        except GeneratorExit:
-            running.ended(session, _said("Cancelled."), task.made)
-            raise
+            running.ended(session, _finished(results, failed), results)  # an order to cancel may keep it from the page
+            yield _finished(results, failed), _files(results), _newest(results, history)
+            running.ends.pop(session, None)
         except Cancelled:
-            running.ended(session, _said("Cancelled."), task.made)
-            yield _said(running.cancelled(task)), gr.skip(), _newest(task.made, history)
-            return
+            yield _said(running.cancelled(task)), _files(task.made), _newest(task.made, history)
         except InputError as error:
-            running.ended(session, _said(for_page(str(error)), role="alert"), [])
+            running.ended(session, _said(for_page(str(error)), role="alert"), task.made)
             raise refusal(error) from None
         finally:
             running.remove(session, task)
-        paths = [str(path) for result in results for path in (result.wav, result.json)]
-        yield _finished(results, failed), paths, _newest(results, history)
 
     return generate
+
+
+def _files(results: list[Result]) -> list[str]:
+    return [str(path) for result in results for path in (result.wav, result.json)]
 
 
 def _newest(results: list[Result], history: list[Result]) -> list[Result]:

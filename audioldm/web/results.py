@@ -51,11 +51,11 @@ class Result:
 def make_results(
     engine: Engine, task: Task, values: Mapping[str, Any], folder: Path
 ) -> tuple[list[Result], list[InputError]]:
-    """Make the sounds that the fields ask for, into ``folder``; and why some of several pictures have none.
+    """Make the sounds that the fields ask for, into ``folder``; and why some of several pictures are not finished.
 
-    Each is in ``task.made`` as soon as it is finished, and stays there if the task is cancelled. Addresses are fetched
-    before the turn with the model: a slow server holds up nobody else. Between two pictures, others have their turn.
-    Raises InputError, and Cancelled.
+    Each sound is in ``task.made`` as soon as it is finished, and stays there however the task ends. Addresses are
+    fetched before the turn with the model: a slow server holds up nobody else. Between two pictures, others have their
+    turn. Raises InputError, and Cancelled.
     """
     parts = each_picture(values)
     fetched = _fetched(engine, task, addresses(values))
@@ -68,12 +68,14 @@ def make_results(
             with task.turn():
                 _make(engine, task, part, fetched, own)
         except InputError as error:
+            if len(parts) == 1:
+                raise
             failed.append(error)
-        except (MemoryError, OSError, RuntimeError) as error:  # what the others have made is kept
-            if not task.made and number == len(parts):
+        except (MemoryError, OSError, RuntimeError) as error:
+            if len(parts) == 1:
                 raise
             traceback.print_exc()
-            failed.append(InputError(f"picture {number} has no sound: {type(error).__name__}"))
+            failed.append(InputError(f"picture {number} is not finished: {type(error).__name__}"))
     if not task.made:
         raise failed[0]
     return _packed(task.made, folder), failed

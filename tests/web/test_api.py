@@ -140,6 +140,16 @@ def test_cancel_stops_the_sampler_and_the_next_one_is_served(connect: Any):
     assert "Cancelling" in job.result(timeout=20)[0]
 
 
+def test_files_made_before_a_cancel_are_named(connect: Any):
+    client = connect()
+    pictures = [gradio_client.handle_file(str(DOG.with_name(name))) for name in ("dog.jpg", "drums.jpg")]
+    job = client.submit(pictures=pictures, ddim_steps=1000, api_name="/generate")
+    assert wait_until(lambda: any("2 of 2: Making" in str(status) for status, *_ in job.outputs()))
+    client.predict(api_name="/cancel")
+    status, files, *_ = job.result(timeout=20)
+    assert "Cancelling" in status and [Path(file).suffix for file in files] == [".wav", ".json"]
+
+
 def test_a_client_that_is_killed_leaves_the_queue_working(site: Site, connect: Any):
     program = (
         "import sys; from gradio_client import Client; client = Client(sys.argv[1], verbose=False)\n"
