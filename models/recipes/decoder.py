@@ -1,4 +1,4 @@
-"""Continue the VAE's decoder alone, against critics: latents (B, 16, T/8, 8) -> log-mel (B, 1, T, 64).
+"""Continue the VAE's decoder alone, against critics: latents (B, 32, T/8, 8) -> log-mel (B, 1, T, 64).
 
     python -m models.recipes.decoder --minutes 20
 

@@ -1,4 +1,4 @@
-"""Train the starter's UNet: noise and a CLAP vector (B, 512) -> latents (B, 16, T/8, 8).
+"""Train the starter's UNet: noise and a CLAP vector (B, 512) -> latents (B, 32, T/8, 8).
 
     python -m models.recipes.unet --minutes 90
 
@@ -17,8 +17,7 @@ import json
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import ClapModel, VisionTextDualEncoderModel
 
 from translator.model import load_translator
@@ -38,10 +37,11 @@ UNIFORM_SHARE = 0.3  # of the steps of the noise schedule that are drawn alike
 NOISE = 0.4  # greatest length of the noise added to the unit condition vector
 
 
-def network() -> UNet2DConditionModel:
+def network(channels: int) -> UNet2DConditionModel:
     """9 M parameters; the vector enters beside the time embedding, concatenated as in AudioLDM."""
     return UNet2DConditionModel(
-        sample_size=[64, 8], in_channels=16, out_channels=16, block_out_channels=[96, 160, 192], layers_per_block=1,
+        sample_size=[64, 8], in_channels=channels, out_channels=channels, block_out_channels=[96, 160, 192],
+        layers_per_block=1,
         down_block_types=["DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"], mid_block_type="UNetMidBlock2D",
         up_block_types=["AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"], attention_head_dim=32, norm_num_groups=16,
         class_embed_type="simple_projection", projection_class_embeddings_input_dim=512, class_embeddings_concat=True,
@@ -85,24 +85,21 @@ def translated(translators: list[str], disturbed: bool = True) -> dict[str | Non
 
 @torch.no_grad()
 def moments(vae: AutoencoderKL, clips: list[data.Clip]) -> tuple[Tensor, Tensor]:
-    """Means and deviations of the clips' scaled latents, each (N, 16, 64, 8)."""
+    """Means and deviations of the clips' scaled latents, each (N, C, 64, 8)."""
     posteriors = [vae.encode(x.to(DEVICE)).latent_dist for x in mels(clips, "sounds").split(16)]
     scale = vae.config.scaling_factor
     return torch.cat([p.mean for p in posteriors]) * scale, torch.cat([p.std for p in posteriors]) * scale
 
 
 @torch.no_grad()
-def carry_over(unet: UNet2DConditionModel, old: Tensor, new: Tensor) -> None:
-    """Let a UNet trained on latents ``old`` (N, C, T, F) begin with those of another VAE, ``new``, of the same clips.
-
-    The least-squares maps between the two go into the first and the last convolution.
-    """
-    before, after = (rearrange(x, "n c t f -> (n t f) c") for x in (old, new))
-    into, back = torch.linalg.lstsq(after, before).solution, torch.linalg.lstsq(before, after).solution
-    first, last = unet.conv_in, unet.conv_out
-    first.weight.copy_(torch.einsum("oihw,ji->ojhw", first.weight, into))
-    last.weight.copy_(torch.einsum("oihw,ok->kihw", last.weight, back))
-    last.bias.copy_(last.bias @ back)
+def carried_over(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:
+    """``unet`` for latents of ``channels``, of which the first are those that it was trained on."""
+    first, last, more = unet.conv_in, unet.conv_out, channels - unet.config.in_channels
+    first.weight = nn.Parameter(F.pad(first.weight, (0, 0, 0, 0, 0, more)))
+    last.weight = nn.Parameter(F.pad(last.weight, (0, 0, 0, 0, 0, 0, 0, more)))
+    last.bias = nn.Parameter(F.pad(last.bias, (0, more)))
+    unet.register_to_config(in_channels=channels, out_channels=channels)
+    return unet
 
 
 class Lessons:
@@ -113,20 +110,15 @@ class Lessons:
         clips = data.generated_from()
         self.heard, self.said, self.empty = conditions(clips)
         self.labels = torch.tensor([names.index(c.label) for c in clips])
-        self.rows = self.typical()
-        self.heard, self.labels = self.heard[self.rows], self.labels[self.rows]
-        self.means, self.deviations = self.moments(vae)
+        rows = self.typical()
+        self.heard, self.labels = self.heard[rows], self.labels[rows]
+        self.means, self.deviations = (part[rows] for part in moments(vae, clips))
         weights = 1 / torch.bincount(self.labels)[self.labels].float()
         self.weights = weights * torch.where(self.labels < len(data.TEN), 2.0, 1.0)  # a recording each, not a melody
         others = sorted({path.stem for path in TRANSLATORS.glob("*.safetensors")} - {DEFAULT_TRANSLATOR})
         default, pictures = translated([DEFAULT_TRANSLATOR]), translated(others)
         self.shown = [default.get(name, self.said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
         self.shown_by_others = [pictures.get(name, self.said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
-
-    def moments(self, vae: AutoencoderKL) -> tuple[Tensor, Tensor]:
-        """Means and deviations of the chosen clips' scaled latents, each (N, 16, 64, 8)."""
-        means, deviations = moments(vae, data.generated_from())
-        return means[self.rows], deviations[self.rows]
 
     def typical(self) -> Tensor:
         """Rows of the TYPICAL clips of each sound that CLAP finds closest to its sentences.
@@ -167,14 +159,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
     parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
-    parser.add_argument("--old-vae", help="folder of the VAE that the committed weights were trained with, if another")
     options = parser.parse_args()
 
-    lessons = Lessons(AutoencoderKL.from_pretrained(data.STARTER / "vae").float().to(DEVICE).eval())
-    unet = UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float() if options.warm_start else network()
-    if options.old_vae:
-        old = AutoencoderKL.from_pretrained(options.old_vae).float().to(DEVICE)
-        carry_over(unet, lessons.moments(old)[0], lessons.means)
+    vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float().to(DEVICE).eval()
+    lessons, channels = Lessons(vae), vae.config.latent_channels
+    unet = network(channels)
+    if options.warm_start:
+        unet = carried_over(UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float(), channels)
     alphas = scheduler().alphas_cumprod.to(DEVICE)
 
     def error(rows: Tensor, latents: Tensor, t: Tensor, vectors: Tensor) -> Tensor:
@@ -198,7 +189,7 @@ def main() -> None:
         """Errors on training clips at three noise levels, always with the same noise and conditions."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            rows = torch.arange(0, len(lessons.means), 6, device=DEVICE)
+            rows = torch.arange(0, len(lessons.means), TYPICAL // 2, device=DEVICE)
             return {f"v_{t}": round(error(rows, lessons.means[rows], torch.full_like(rows, t), lessons.condition(rows))
                                     .mean().item(), 4) for t in (200, 500, 800)}
 

@@ -1,4 +1,4 @@
-"""Train the starter's VAE: log-mel (B, 1, T, 64) <-> latents (B, 16, T/8, 8).
+"""Train the starter's VAE: log-mel (B, 1, T, 64) <-> latents (B, 32, T/8, 8).
 
     python -m models.recipes.vae --minutes 46
 
@@ -7,7 +7,7 @@ them. What a diffusion model errs by then costs little, and no channel drowns ea
 
 ``decoder.py`` continues the decoder alone, against critics.
 
-Eight times smaller in time and frequency with 16 channels, where AudioLDM has 4 times and 8: the UNet then
+Eight times smaller in time and frequency with 32 channels, where AudioLDM has 4 times and 8: the UNet then
 works on a quarter of the positions, which is what two cores can train and sample (docs/starter.md).
 """
 
@@ -30,13 +30,14 @@ CROP = 128  # frames
 BATCH = 12
 LATENT_NOISE = 0.3  # greatest deviation of the noise that the decoder learns to bear, beside the latents' own of 1
 UNIT_WEIGHT = 0.1  # of the squared distance of the channels' means from 0 and deviations from 1
+KEEP_WEIGHT = 1.0  # of the squared distance of a widened VAE's first channels from what they were
 POSTERIOR = 0.1  # deviation of the posterior that the finished encoder reports
 
 
-def network() -> AutoencoderKL:
+def network(channels: int) -> AutoencoderKL:
     """2.8 M parameters, a good third of them in the encoder."""
     return AutoencoderKL(
-        in_channels=1, out_channels=1, latent_channels=16, norm_num_groups=8, sample_size=64,
+        in_channels=1, out_channels=1, latent_channels=channels, norm_num_groups=8, sample_size=64,
         down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4,
         block_out_channels=[16, 32, 64, 128], layers_per_block=1,
     )
@@ -97,6 +98,20 @@ def standardised(vae: AutoencoderKL, latents: Tensor) -> AutoencoderKL:
     return vae
 
 
+@torch.no_grad()
+def widened(old: AutoencoderKL, channels: int) -> AutoencoderKL:
+    """``old`` with ``channels`` of latents: the first are its own, and the decoder does not yet look at the others."""
+    vae, first = network(channels).to(old.device), old.config.latent_channels
+    ours = vae.state_dict()
+    vae.load_state_dict(ours | {k: v for k, v in old.state_dict().items() if v.shape == ours[k].shape})
+    for name in ("encoder.conv_out", "quant_conv", "post_quant_conv", "decoder.conv_in"):
+        wide, narrow = vae.get_submodule(name), old.get_submodule(name)
+        rows = first if name == "quant_conv" else len(narrow.bias)  # its other rows are the posterior's deviations
+        wide.weight[:rows] = F.pad(narrow.weight[:rows], (0, 0, 0, 0, 0, wide.in_channels - narrow.in_channels))
+        wide.bias[:rows] = narrow.bias[:rows]
+    return vae
+
+
 def noisy(vae: AutoencoderKL, mel: Tensor, noise: float) -> tuple[Tensor, Tensor]:
     """The latents of ``mel`` (B, 1, T, 64), and what the decoder makes of them under noise of up to that deviation."""
     latents = vae.encode(mel).latent_dist.mean.float()
@@ -106,7 +121,7 @@ def noisy(vae: AutoencoderKL, mel: Tensor, noise: float) -> tuple[Tensor, Tensor
 
 @torch.no_grad()
 def encoded(vae: AutoencoderKL, mels: Tensor) -> Tensor:
-    """Means of the latents (N, 16, T / 8, 8), not scaled."""
+    """Means of the latents (N, C, T / 8, 8), not scaled."""
     return torch.cat([vae.to(DEVICE).encode(x.to(DEVICE)).latent_dist.mean for x in mels.split(32)])
 
 
@@ -115,10 +130,15 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--steps", type=int, default=100_000)
     parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
+    parser.add_argument("--channels", type=int, default=32, help="of the latents")
+    parser.add_argument("--widen", help="begin from the VAE in this folder, which has fewer channels and keeps them")
     options = parser.parse_args()
 
     train, held_out = mels(data.clips(), "train"), mels(data.clips(judge=True), "judge")
-    vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float() if options.warm_start else network()
+    begin = options.widen or data.STARTER / "vae" if options.widen or options.warm_start else None
+    vae = AutoencoderKL.from_pretrained(begin).float() if begin else network(options.channels)
+    old = vae.to(DEVICE) if options.widen else None
+    vae = widened(old, options.channels) if old else vae
     vae, crops = standardised(vae, encoded(vae, train)), Crops(train)
 
     def loss(step: int, progress: float) -> tuple[Tensor, dict[str, float]]:
@@ -127,7 +147,13 @@ def main() -> None:
             latents, decoded = noisy(vae, mel, LATENT_NOISE)
         level, deviation = latents.mean((0, 2, 3)), latents.std((0, 2, 3))
         uneven = level.square().mean() + (deviation - 1).square().mean()
-        return distance(decoded, mel) + UNIT_WEIGHT * uneven, {"uneven": uneven.item()}
+        moved = latents.new_zeros(())
+        if old:
+            with torch.no_grad(), autocast():
+                wanted = old.encode(mel).latent_dist.mean.float()
+            moved = (latents[:, : wanted.shape[1]] - wanted).square().mean()
+        total = distance(decoded, mel) + UNIT_WEIGHT * uneven + KEEP_WEIGHT * moved
+        return total, {"uneven": uneven.item(), "moved": moved.item()}
 
     @torch.no_grad()
     def report(step: int, module: AutoencoderKL) -> dict[str, float]:
