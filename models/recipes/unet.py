@@ -31,7 +31,6 @@ from .vae import mels
 TRANSLATORS = data.REPOSITORY / "models" / "translators" / "starter"
 DEFAULT_TRANSLATOR = "wit_cos_512"
 BATCH = 16
-TYPICAL = 12  # clips of each sound that are learnt
 PICTURES = 1000  # imagined for each sound and translator, at least
 UNIFORM_SHARE = 0.3  # of the steps of the noise schedule that are drawn alike
 NOISE = 0.4  # greatest length of the noise added to the unit condition vector
@@ -105,12 +104,12 @@ def carried_over(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionMo
 class Lessons:
     """The twenty sounds' clips as latents, and vectors (B, 512) that may ask for them."""
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    def __init__(self, vae: AutoencoderKL, typical: int) -> None:
         names = list(data.SOUNDS)
         clips = data.generated_from()
         self.heard, self.said, self.empty = conditions(clips)
         self.labels = torch.tensor([names.index(c.label) for c in clips])
-        rows = self.typical()
+        rows = self.typical(typical)
         self.heard, self.labels = self.heard[rows], self.labels[rows]
         self.means, self.deviations = (part[rows] for part in moments(vae, clips))
         weights = 1 / torch.bincount(self.labels)[self.labels].float()
@@ -120,15 +119,15 @@ class Lessons:
         self.shown = [default.get(name, self.said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
         self.shown_by_others = [pictures.get(name, self.said[i].cpu()).to(DEVICE) for i, name in enumerate(names)]
 
-    def typical(self) -> Tensor:
-        """Rows of the TYPICAL clips of each sound that CLAP finds closest to its sentences.
+    def typical(self, number: int) -> Tensor:
+        """Rows of the ``number`` clips of each sound that CLAP finds closest to its sentences.
 
         The net has few minutes, and knows fewer clips sooner.
         """
         words = torch.stack([F.normalize(vectors.mean(0), dim=0) for vectors in self.said])
         near = (self.heard * words[self.labels]).sum(1)
         rows = [torch.nonzero(self.labels == label)[:, 0] for label in range(len(self.said))]
-        return torch.cat([own[near[own].argsort(descending=True)[:TYPICAL]] for own in rows])
+        return torch.cat([own[near[own].argsort(descending=True)[:number]] for own in rows])
 
     def _one_of(self, vectors: list[Tensor], rows: Tensor) -> Tensor:
         return torch.stack([vectors[i][int(torch.randint(len(vectors[i]), ()))] for i in self.labels[rows].tolist()])
@@ -158,11 +157,12 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=90)
     parser.add_argument("--steps", type=int, default=200_000)
     parser.add_argument("--rate", type=float, default=1e-3, help="highest learning rate")
+    parser.add_argument("--typical", type=int, default=12, help="clips of each sound that are learnt")
     parser.add_argument("--warm-start", action="store_true", help="begin from the committed weights")
     options = parser.parse_args()
 
     vae = AutoencoderKL.from_pretrained(data.STARTER / "vae").float().to(DEVICE).eval()
-    lessons, channels = Lessons(vae), vae.config.latent_channels
+    lessons, channels = Lessons(vae, options.typical), vae.config.latent_channels
     unet = network(channels)
     if options.warm_start:
         unet = carried_over(UNet2DConditionModel.from_pretrained(data.STARTER / "unet").float(), channels)
@@ -189,7 +189,7 @@ def main() -> None:
         """Errors on training clips at three noise levels, always with the same noise and conditions."""
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            rows = torch.arange(0, len(lessons.means), TYPICAL // 2, device=DEVICE)
+            rows = torch.arange(0, len(lessons.means), max(1, options.typical // 2), device=DEVICE)
             return {f"v_{t}": round(error(rows, lessons.means[rows], torch.full_like(rows, t), lessons.condition(rows))
                                     .mean().item(), 4) for t in (200, 500, 800)}
 
