@@ -75,9 +75,12 @@ def build(engine: Engine, sessions: Sessions) -> gr.Blocks:
             api_name="generate", concurrency_id="engine", concurrency_limit=AT_ONCE, show_progress="minimal",
             show_progress_on=[status], scroll_to_output=True,
         )  # fmt: skip
-        hidden = {"api_visibility": "private", "show_progress": "hidden"}
-        ended = event.failure(running.end, outputs=status, queue=False, **hidden)
-        ended.then(running.made, history, history, **hidden)  # only what is queued changes what is shown of a state
+        ended = event.failure(
+            running.end, outputs=status, queue=False, api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
+        ended.then(  # queued: else the page would not show the new history
+            running.made, inputs=history, outputs=history, api_visibility="private", show_progress="hidden",
+        )  # fmt: skip
         cancel.click(running.cancel, cancels=[event], queue=False, api_name="cancel", show_progress="hidden")
         connect(engine, sessions, fields)
         page.load(None, js=PASTE, api_visibility="private")
