@@ -19,7 +19,7 @@ from ..errors import InputError
 from .engine import AT_ONCE, Cancelled, Engine, Task
 from .form import connect, prompt_fields, refusal, settings
 from .request import Upload, for_page
-from .results import Result, make_results
+from .results import Result, make_results, result_files
 from .sessions import Sessions
 
 TITLE = "audioldm: a picture in, its sound out"
@@ -161,10 +161,10 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
                     yield _progress(task), gr.skip(), gr.skip()
                 results, failed = task.result
             running.ended(session, _finished(results, failed), results)  # an order to cancel may keep it from the page
-            yield _finished(results, failed), _files(results), _newest(results, history)
+            yield _finished(results, failed), [*map(str, result_files(results))], _newest(results, history)
             running.ends.pop(session, None)
         except Cancelled:
-            yield _said(running.cancelled(task)), _files(task.made), _newest(task.made, history)
+            yield _said(running.cancelled(task)), [*map(str, result_files(task.made))], _newest(task.made, history)
         except InputError as error:
             running.ended(session, _said(for_page(str(error)), role="alert"), task.made)
             raise refusal(error) from None
@@ -172,10 +172,6 @@ def _generator(engine: Engine, sessions: Sessions, running: Running) -> Any:
             running.remove(session, task)
 
     return generate
-
-
-def _files(results: list[Result]) -> list[str]:
-    return [str(path) for result in results for path in (result.wav, result.json)]
 
 
 def _newest(results: list[Result], history: list[Result]) -> list[Result]:

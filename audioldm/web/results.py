@@ -48,6 +48,11 @@ class Result:
     packed: Path | None = None  # the ZIP file with all sounds of the request, if there are several
 
 
+def result_files(results: list[Result]) -> list[Path]:
+    """The wav and the JSON of each."""
+    return [path for result in results for path in (result.wav, result.json)]
+
+
 def make_results(
     engine: Engine, task: Task, values: Mapping[str, Any], folder: Path
 ) -> tuple[list[Result], list[InputError]]:
@@ -101,7 +106,7 @@ def _packed(results: list[Result], folder: Path) -> list[Result]:
         return results
     path = folder / "sounds.zip"
     with zipfile.ZipFile(path, "w") as archive:
-        for file in (file for result in results for file in (result.wav, result.json)):
+        for file in result_files(results):
             archive.write(file, file.relative_to(folder))
     return [replace(result, packed=path) for result in results]
 

@@ -135,7 +135,7 @@ def main() -> None:
     options = parser.parse_args()
 
     train, held_out = mels(data.clips(), "train"), mels(data.clips(judge=True), "judge")
-    begin = options.widen or data.STARTER / "vae" if options.widen or options.warm_start else None
+    begin = options.widen or (data.STARTER / "vae" if options.warm_start else None)
     vae = AutoencoderKL.from_pretrained(begin).float() if begin else network(options.channels)
     old = vae.to(DEVICE) if options.widen else None
     vae = widened(old, options.channels) if old else vae
@@ -162,7 +162,7 @@ def main() -> None:
                 for noise in (0.0, LATENT_NOISE)}
 
     print(report(0, vae))
-    fit("vae", vae, loss, steps=options.steps, minutes=options.minutes, lr=7e-4 if options.warm_start else 1.5e-3,
+    fit("vae", vae, loss, steps=options.steps, minutes=options.minutes, lr=7e-4 if begin else 1.5e-3,
         report=report, report_every=200)
     print(report(0, vae))
     save_half(standardised(vae, encoded(vae, train)), data.STARTER / "vae")
